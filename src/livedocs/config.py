@@ -1,0 +1,230 @@
+"""Settings, read once at start from `LIVEDOCS_*` environment variables into a frozen object.
+
+`load()` is the only way in. It refuses what is missing, unknown or unsafe and names every such setting at once,
+never a value. `docs/settings.md` is generated from the fields below; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from livedocs.errors import ConfigurationError
+
+PREFIX = "LIVEDOCS_"
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+"""Several values in one variable, separated by commas or spaces."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Durations are seconds, sizes bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    # The server
+    bind: str = Field("127.0.0.1:8000", description="Address and port of the public listener.")
+    metrics_bind: str = Field(
+        "127.0.0.1:9464", description="Address and port of the metrics listener; empty switches it off."
+    )
+    public_url: str = Field(description="The URL browsers use, scheme and host, without a path.")
+    allowed_origins: Words = Field(
+        (), description="Further origins whose pages may use the cookie; the public URL's own always may."
+    )
+    trusted_proxies: Words = Field(
+        (), description="Addresses or networks whose X-Forwarded-For and -Proto headers are believed."
+    )
+    frontend_dir: Path | None = Field(None, description="Folder with a built page to serve at `/`.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_format: Literal["json", "console"] = Field("json", description="Log lines for programs or for people.")
+    shutdown_grace: float = Field(
+        5.0, ge=0, le=300, description="How long sockets get to move elsewhere at a stop."
+    )
+
+    # MongoDB
+    mongodb_uri: SecretStr = Field(description="Connection string of the replica set or sharded cluster.")
+    control_database: str = Field("livedocs", description="Database of tenants, grants and audit.")
+
+    # OAuth
+    oauth_issuer: str = Field(description="Issuer of the access tokens; discovery starts here.")
+    oauth_client_id: str = Field(description="This server's client id at the issuer.")
+    oauth_client_secret: SecretStr = Field(description="This server's client secret at the issuer.")
+    oauth_audience: str = Field(description="The audience (`aud`) an access token must be meant for.")
+    oauth_introspection_url: str = Field(
+        "", description="Introspection endpoint (RFC 7662); found by discovery when empty."
+    )
+    oauth_scopes: Words = Field(("openid", "offline_access"), description="Scopes that a browser login asks for.")
+    oauth_tenant_claim: str = Field("tenant", description="Path of the claim that names the tenant, dots between.")
+    oauth_groups_claim: str = Field("groups", description="Path of the claim that lists the groups.")
+    oauth_subject_claim: str = Field("sub", description="Path of the claim that identifies the user.")
+    oauth_timeout: float = Field(3.0, gt=0, le=60, description="Time limit of one call to the issuer.")
+    introspection_cache: float = Field(
+        30.0, ge=0, le=300, description="How long an answer of the introspection service is used again."
+    )
+    introspection_interval: float = Field(
+        30.0, gt=0, le=3600, description="How often a token with live sockets is introspected again."
+    )
+    auth_grace: float = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        description="How long live sockets stay while the introspection service is out of reach.",
+    )
+
+    # The stream
+    history_window: float = Field(300.0, ge=0, le=86400, description="How far back a cursor can resume.")
+    history_bytes: int = Field(64 * 2**20, ge=2**20, description="Most memory the history may take.")
+    stream_lag_bound: float = Field(
+        15.0, gt=0, description="Lag of the change stream past which the server is not ready and joins stop."
+    )
+
+    # Limits
+    max_document_bytes: int = Field(2**20, ge=1024, le=15 * 2**20, description="Largest document the API takes.")
+    max_message_bytes: int = Field(65536, ge=4096, le=2**20, description="Largest WebSocket message taken.")
+    max_sockets: int = Field(20000, ge=1, description="Most sockets of one process.")
+    max_sockets_per_user: int = Field(50, ge=1, description="Most sockets of one user in one process.")
+    max_waiting_sockets: int = Field(
+        200, ge=0, description="Most sockets of one process that are accepted but not yet authenticated."
+    )
+    max_rooms_per_socket: int = Field(1000, ge=1, description="Most rooms one socket may be in.")
+    connect_timeout: float = Field(5.0, gt=0, le=60, description="Time for CONNECT after the WebSocket is open.")
+    ping_interval: float = Field(25.0, gt=0, description="Engine.IO ping interval.")
+    ping_timeout: float = Field(20.0, gt=0, description="Time for a pong.")
+    socket_queue_bytes: int = Field(2**20, ge=2**16, description="Most bytes waiting for one slow socket.")
+    socket_queue_messages: int = Field(1000, ge=10, description="Most messages waiting for one slow socket.")
+    socket_stall_timeout: float = Field(
+        30.0, gt=0, description="Time without progress after which a slow socket is disconnected."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - only the environment counts
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment and explicit arguments only: one place to look."""
+        return init_settings, env_settings
+
+    @property
+    def public_origin(self) -> str:
+        """The origin (RFC 6454) of the public URL."""
+        return self.public_url.rstrip("/")
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Every origin whose pages may use the cookie."""
+        return frozenset({self.public_origin, *self.allowed_origins})
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach the server over https: decides the cookies' prefix and their Secure attribute."""
+        return self.public_url.startswith("https://")
+
+
+def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        ConfigurationError: naming every setting that is missing, unknown, malformed or unsafe.
+    """
+    environ = os.environ if environ is None else environ
+    problems = [
+        f"{name}: there is no such setting"
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in Settings.model_fields
+    ]
+    values = {
+        name: environ[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environ
+    }
+    try:
+        settings = Settings(**{**values, **overrides})
+    except ValidationError as error:
+        for item in error.errors(include_input=False, include_url=False):
+            name = str(item["loc"][0]) if item["loc"] else "settings"
+            problems.append(f"{PREFIX}{name.upper()}: {_complaint(item['type'], item['msg'])}")
+        raise ConfigurationError(problems) from None
+    problems += _unsafe(settings)
+    if problems:
+        raise ConfigurationError(problems)
+    return settings
+
+
+def _complaint(kind: str, message: str) -> str:
+    return "is required" if kind == "missing" else message
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _url_problem(value: str, *, path_allowed: bool) -> str | None:
+    """What is wrong with a URL that carries credentials over the network, or None."""
+    url = urlsplit(value)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        return "is not an http(s) URL"
+    if url.username or url.password or url.query or url.fragment:
+        return "must not carry credentials, a query or a fragment"
+    if not path_allowed and url.path not in {"", "/"}:
+        return "must not have a path"
+    if url.scheme == "http" and not is_loopback(url.hostname):
+        return "must be https unless it is this machine"
+    return None
+
+
+def _unsafe(settings: Settings) -> list[str]:
+    """Settings that parse but would put someone at risk."""
+    problems = []
+    for name, path_allowed in (
+        ("public_url", False),
+        ("oauth_issuer", True),
+        ("oauth_introspection_url", True),
+    ):
+        value = getattr(settings, name)
+        complaint = _url_problem(value, path_allowed=path_allowed) if value else None
+        if complaint:
+            problems.append(f"{PREFIX}{name.upper()}: {complaint}")
+    for origin in settings.allowed_origins:
+        complaint = _url_problem(origin, path_allowed=False)
+        if complaint or origin.endswith("/"):
+            problems.append(f"{PREFIX}ALLOWED_ORIGINS: {complaint or 'an origin has no path'}")
+    for proxy in settings.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            problems.append(f"{PREFIX}TRUSTED_PROXIES: is not a list of addresses or networks")
+    problems += [
+        f"{PREFIX}{name.upper()}: is empty"
+        for name in ("oauth_client_id", "oauth_audience", "oauth_issuer", "control_database")
+        if not getattr(settings, name).strip()
+    ]
+    problems += [
+        f"{PREFIX}{name.upper()}: is empty"
+        for name in ("mongodb_uri", "oauth_client_secret")
+        if not getattr(settings, name).get_secret_value().strip()
+    ]
+    if settings.metrics_bind and settings.metrics_bind == settings.bind:
+        problems.append(f"{PREFIX}METRICS_BIND: must not be the public listener")
+    if settings.frontend_dir is not None and not (settings.frontend_dir / "index.html").is_file():
+        problems.append(f"{PREFIX}FRONTEND_DIR: holds no index.html; build the page first")
+    return problems

@@ -1,0 +1,168 @@
+"""BSON values as relaxed Extended JSON v2, and back.
+
+One codec for the socket and for HTTP. Encoding is orjson with the mapping as its default hook, so that plain
+values never leave C. Differences from `bson.json_util`: integers past 2^53 are `$numberLong`, because a browser's
+numbers end there; NaN and infinities are `$numberDouble`, because JSON has none (orjson would write `null`).
+
+Source: https://github.com/mongodb/specifications/blob/master/source/extended-json/extended-json.md
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from bson import (
+    Binary,
+    Code,
+    DatetimeMS,
+    DBRef,
+    Decimal128,
+    Int64,
+    MaxKey,
+    MinKey,
+    ObjectId,
+    Regex,
+    Timestamp,
+    json_util,
+)
+from bson.errors import BSONError
+
+from livedocs.errors import InvalidJson
+
+_SAFE = 2**53
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_NON_STR_KEYS
+_REGEX_FLAGS = ((re.IGNORECASE, "i"), (re.LOCALE, "l"), (re.MULTILINE, "m"), (re.DOTALL, "s"), (re.UNICODE, "u"), (re.VERBOSE, "x"))
+
+
+def dumps(value: Any) -> bytes:
+    """The value as JSON text, UTF-8, without spaces."""
+    try:
+        # orjson alone would write NaN as null and 2**60 as a number: look first whether any is there.
+        return orjson.dumps(_exact(value), _default, _OPTIONS)
+    except orjson.JSONEncodeError as error:
+        raise TypeError(str(error)) from error
+
+
+def loads(text: bytes | str) -> Any:
+    """The BSON values of a JSON text.
+
+    Raises:
+        InvalidJson: not JSON, or a `$`-typed value that names no BSON value.
+    """
+    try:
+        plain = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"Not valid JSON: {error.msg} at position {error.pos}.") from None
+    return _typed(plain)
+
+
+def _exact(value: Any) -> Any:
+    """The value with the numbers JSON cannot carry replaced; the same object when there is none."""
+    kind = type(value)
+    if kind is dict:
+        changed = {name: new for name, item in value.items() if (new := _exact(item)) is not item}
+        return {**value, **changed} if changed else value
+    if kind is list:
+        items = [_exact(item) for item in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    if kind is float and not math.isfinite(value):
+        return {"$numberDouble": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    if (kind is int or kind is Int64) and not -_SAFE <= value <= _SAFE:
+        return {"$numberLong": str(int(value))}
+    return value
+
+
+def _default(value: Any) -> Any:
+    encode = _ENCODERS.get(type(value))
+    if encode is not None:
+        return encode(value)
+    if isinstance(value, Mapping):
+        return _exact(dict(value))
+    for kind, encode in _ENCODERS.items():
+        if isinstance(value, kind):
+            return encode(value)
+    msg = f"no Extended JSON for {type(value).__name__}"
+    raise TypeError(msg)
+
+
+def _date(value: datetime) -> dict[str, Any]:
+    at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    text = at.strftime("%Y-%m-%dT%H:%M:%S")
+    if at.microsecond:
+        text += f".{at.microsecond // 1000:03d}"
+    return {"$date": text + "Z"}
+
+
+def _binary(value: bytes) -> dict[str, Any]:
+    subtype = value.subtype if isinstance(value, Binary) else 0
+    return {"$binary": {"base64": base64.b64encode(value).decode(), "subType": f"{subtype:02x}"}}
+
+
+def _regex(pattern: str | bytes, flags: int) -> dict[str, Any]:
+    text = pattern.decode() if isinstance(pattern, bytes) else pattern
+    options = "".join(letter for flag, letter in _REGEX_FLAGS if flags & flag)
+    return {"$regularExpression": {"pattern": text, "options": options}}
+
+
+def _code(value: Code) -> dict[str, Any]:
+    return {"$code": str(value)} if value.scope is None else {"$code": str(value), "$scope": value.scope}
+
+
+_ENCODERS: dict[type, Callable[[Any], Any]] = {
+    ObjectId: lambda value: {"$oid": str(value)},
+    datetime: _date,
+    DatetimeMS: lambda value: {"$date": {"$numberLong": str(int(value))}},
+    Decimal128: lambda value: {"$numberDecimal": str(value)},
+    Int64: int,
+    UUID: lambda value: _binary(Binary.from_uuid(value)),
+    Binary: _binary,
+    bytes: _binary,
+    Timestamp: lambda value: {"$timestamp": {"t": value.time, "i": value.inc}},
+    Regex: lambda value: _regex(value.pattern, value.flags),
+    re.Pattern: lambda value: _regex(value.pattern, value.flags),
+    Code: _code,
+    DBRef: lambda value: dict(value.as_doc()),
+    MinKey: lambda _: {"$minKey": 1},
+    MaxKey: lambda _: {"$maxKey": 1},
+    str: str.__str__,
+    int: int,
+    float: float,
+}
+
+_DECODE = json_util.JSONOptions(
+    json_mode=json_util.JSONMode.RELAXED, tz_aware=True, tzinfo=UTC, uuid_representation=4
+)
+
+
+def _typed(value: Any) -> Any:
+    """Plain JSON with its `$`-typed objects turned into BSON values, the innermost first."""
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if any(name.startswith("$") for name in value):
+        return _special(value)
+    return {name: _typed(item) for name, item in value.items()}
+
+
+_TYPES = frozenset(
+    ["$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$binary", "$uuid", "$timestamp", "$regularExpression", "$code", "$scope", "$minKey", "$maxKey", "$undefined", "$symbol", "$dbPointer"]
+)
+
+
+def _special(value: dict[str, Any]) -> Any:
+    """The BSON value of a `$`-typed object; an object with other `$` names stays for the validator to refuse."""
+    if not value.keys() <= _TYPES:
+        return {name: _typed(item) for name, item in value.items()}
+    try:
+        result = json_util.object_hook(value, _DECODE)
+    except (BSONError, ValueError, TypeError, KeyError, OverflowError, ArithmeticError) as error:
+        raise InvalidJson(f"Not a value of Extended JSON: {sorted(value)}.") from error
+    return result

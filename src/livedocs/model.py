@@ -1,0 +1,159 @@
+"""The values that cross layers, in the words the rest of the code uses.
+
+Nothing here does I/O or reads a clock. What a role allows is decided in `access/acl.py`.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from bson.binary import UUID_SUBTYPE, Binary
+
+from livedocs.errors import InvalidSubject, InvalidUuid
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+_SUBJECT = re.compile(r"(?:(?:user|client|group):[^\x00-\x1f\x7f]{1,255}|tenant:\*)\Z")
+SLUG = re.compile(r"[a-z][a-z0-9-]{1,38}\Z")
+COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,119}\Z")
+
+
+def parse_uuid(text: object) -> UUID:
+    """The UUID of its RFC 9562 text form: 36 characters with hyphens, either case, nothing around it.
+
+    Raises:
+        InvalidUuid: for anything else, `uuid.UUID`'s braces, URNs and bare hex digits among it.
+    """
+    if not isinstance(text, str) or not _UUID.match(text):
+        raise InvalidUuid(value=text)
+    return UUID(text)
+
+
+def parse_subject(text: object) -> str:
+    """A subject as grants name it: `user:<sub>`, `client:<client_id>`, `group:<name>` or `tenant:*`.
+
+    Raises:
+        InvalidSubject: for anything else.
+    """
+    if not isinstance(text, str) or not _SUBJECT.match(text):
+        raise InvalidSubject(value=text)
+    return text
+
+
+class Role(enum.IntEnum):
+    """What a grant allows; each role includes the ones below it."""
+
+    READER = 1
+    WRITER = 2
+    OWNER = 3
+
+    @property
+    def label(self) -> str:
+        """The role's name on the wire and in the database: `reader`, `writer`, `owner`."""
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, label: object) -> Role | None:
+        """The role of that label, or None when there is no such role."""
+        return _ROLES.get(label) if isinstance(label, str) else None
+
+
+_ROLES = {role.label: role for role in Role}
+
+
+@dataclass(frozen=True, slots=True)
+class GrantKey:
+    """A grant's natural key, the `_id` of its document in the `acl` collection."""
+
+    tenant: str
+    uuid: UUID
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One subject's role on one UUID. `expires_at` is an aware UTC time, or None for no end."""
+
+    key: GrantKey
+    role: Role
+    expires_at: datetime | None = None
+    granted_by: str = ""
+    granted_at: datetime | None = None
+
+    def in_force(self, now: datetime) -> bool:
+        """Whether the grant counts at that moment; at its very end it no longer does."""
+        return self.expires_at is None or now < self.expires_at
+
+
+def grant_id(key: GrantKey) -> dict[str, Any]:
+    """The `_id` of a grant. The only place that builds it: field order counts in an embedded key."""
+    return {"tenant": key.tenant, "uuid": Binary.from_uuid(key.uuid), "subject": key.subject}
+
+
+def grant_document(grant: Grant) -> dict[str, Any]:
+    """A grant as the `acl` collection stores it."""
+    document: dict[str, Any] = {
+        "_id": grant_id(grant.key),
+        "role": grant.role.label,
+        "granted_by": grant.granted_by,
+        "granted_at": grant.granted_at,
+    }
+    if grant.expires_at is not None:
+        document["expires_at"] = grant.expires_at
+    return document
+
+
+def parse_grant_key(identifier: object) -> GrantKey | None:
+    """The key in an `acl` document's `_id`, or None when it is not one of ours."""
+    match identifier:
+        case {"tenant": str() as tenant, "uuid": UUID() as uuid, "subject": str() as subject}:
+            return GrantKey(tenant, uuid, subject)
+        case {"tenant": str() as tenant, "uuid": Binary() as binary, "subject": str() as subject}:
+            return GrantKey(tenant, binary.as_uuid(), subject) if binary.subtype == UUID_SUBTYPE else None
+    return None
+
+
+def parse_grant(document: Mapping[str, Any]) -> Grant | None:
+    """A stored grant, or None when it says nothing that could be enforced (it then allows nothing)."""
+    key = parse_grant_key(document.get("_id"))
+    role = Role.parse(document.get("role"))
+    expires_at = document.get("expires_at")
+    if key is None or role is None or not (expires_at is None or isinstance(expires_at, datetime)):
+        return None
+    granted_at = document.get("granted_at")
+    return Grant(
+        key,
+        role,
+        _aware(expires_at),
+        str(document.get("granted_by", "")),
+        _aware(granted_at) if isinstance(granted_at, datetime) else None,
+    )
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+CollectionKey = Literal["_id", "uuid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant and the MongoDB database it owns. `collections` maps a registered collection to its key field."""
+
+    slug: str
+    database: str
+    collections: Mapping[str, CollectionKey]
+    status: Literal["active", "suspended"] = "active"
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether its people may come in."""
+        return self.status == "active"
