@@ -38,7 +38,14 @@ from livedocs.errors import InvalidJson
 
 _SAFE = 2**53
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_NON_STR_KEYS
-_REGEX_FLAGS = ((re.IGNORECASE, "i"), (re.LOCALE, "l"), (re.MULTILINE, "m"), (re.DOTALL, "s"), (re.UNICODE, "u"), (re.VERBOSE, "x"))
+_REGEX_FLAGS = (
+    (re.IGNORECASE, "i"),
+    (re.LOCALE, "l"),
+    (re.MULTILINE, "m"),
+    (re.DOTALL, "s"),
+    (re.UNICODE, "u"),
+    (re.VERBOSE, "x"),
+)
 
 
 def dumps(value: Any) -> bytes:
@@ -74,6 +81,9 @@ def _exact(value: Any) -> Any:
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     if kind is float and not math.isfinite(value):
         return {"$numberDouble": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    if kind is UUID:
+        # orjson would write a bare string, which reads back as one.
+        return _binary(Binary.from_uuid(value))
     if (kind is int or kind is Int64) and not -_SAFE <= value <= _SAFE:
         return {"$numberLong": str(int(value))}
     return value
@@ -121,7 +131,6 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
     DatetimeMS: lambda value: {"$date": {"$numberLong": str(int(value))}},
     Decimal128: lambda value: {"$numberDecimal": str(value)},
     Int64: int,
-    UUID: lambda value: _binary(Binary.from_uuid(value)),
     Binary: _binary,
     bytes: _binary,
     Timestamp: lambda value: {"$timestamp": {"t": value.time, "i": value.inc}},
@@ -153,7 +162,11 @@ def _typed(value: Any) -> Any:
 
 
 _TYPES = frozenset(
-    ["$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$binary", "$uuid", "$timestamp", "$regularExpression", "$code", "$scope", "$minKey", "$maxKey", "$undefined", "$symbol", "$dbPointer"]
+    (
+        *("$oid", "$date", "$numberDecimal", "$numberLong", "$numberInt", "$numberDouble", "$binary", "$uuid"),
+        *("$timestamp", "$regularExpression", "$code", "$scope", "$minKey", "$maxKey", "$undefined", "$symbol"),
+        "$dbPointer",
+    )
 )
 
 
