@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from bson.binary import UUID_SUBTYPE, Binary
+from bson.timestamp import Timestamp
 
 from livedocs.errors import InvalidSubject, InvalidUuid
 
@@ -157,3 +158,18 @@ class Tenant:
     def active(self) -> bool:
         """Whether its people may come in."""
         return self.status == "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Grants and documents as they were together at one cluster time.
+
+    Attributes:
+        at: the cluster time both were read at (`cursor.atClusterTime`).
+        grants: by UUID, every grant of the caller's subjects, in force or not; every UUID asked for has an entry.
+        documents: by UUID, then by collection, the raw BSON documents (`dict`), for the UUIDs that have a grant.
+    """
+
+    at: Timestamp
+    grants: Mapping[UUID, Sequence[Grant]]
+    documents: Mapping[UUID, Mapping[str, Sequence[dict[str, Any]]]]

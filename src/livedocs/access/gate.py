@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 from uuid import UUID
 
-from bson.timestamp import Timestamp
-
 from livedocs.access.principal import Principal
-from livedocs.model import Grant, Tenant
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Grants and documents as they were together at one cluster time.
-
-    Attributes:
-        at: the cluster time both were read at (`cursor.atClusterTime`).
-        grants: by UUID, every grant of the caller's subjects, in force or not; every UUID asked for has an entry.
-        documents: by UUID, then by collection, the raw BSON documents (`dict`), for the UUIDs that have a grant.
-    """
-
-    at: Timestamp
-    grants: Mapping[UUID, Sequence[Grant]]
-    documents: Mapping[UUID, Mapping[str, Sequence[dict[str, Any]]]]
+from livedocs.model import Snapshot, Tenant
 
 
 class SnapshotReader(Protocol):
