@@ -32,9 +32,10 @@
     +-- InvalidGrant              422  invalid_grant
     |   +-- InvalidRole           422  invalid_role
     +-- RateLimited               429  rate_limited
-    |   +-- TooManyConnections    429  too_many_connections
+    |   +-- TooManyRooms          429  too_many_rooms
     +-- Unavailable               503  unavailable
         +-- AuthUnavailable       503  auth_unavailable
+        +-- TooManyConnections    503  too_many_connections
 
 An error's attributes are data; its message is built from them. Nothing secret is ever an attribute.
 """
@@ -273,10 +274,10 @@ class RateLimited(LivedocsError):
     code, status, title = "rate_limited", 429, "Too many requests"
 
 
-class TooManyConnections(RateLimited):
-    """No more sockets for this address, user or process."""
+class TooManyRooms(RateLimited):
+    """More rooms than one call, or one socket, may have."""
 
-    code, title = "too_many_connections", "Too many connections"
+    code, title = "too_many_rooms", "Too many rooms"
 
 
 class Unavailable(LivedocsError):
@@ -289,6 +290,12 @@ class AuthUnavailable(Unavailable):
     """The introspection service is out of reach or misconfigured: nobody new gets in."""
 
     code, title = "auth_unavailable", "The authentication service is unavailable"
+
+
+class TooManyConnections(Unavailable):
+    """No more sockets for this address, user or process."""
+
+    code, title = "too_many_connections", "Too many connections"
 
 
 class ConfigurationError(Exception):

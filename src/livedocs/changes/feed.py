@@ -1,0 +1,180 @@
+"""From the stream's raw batches to the history and on to whoever listens: the one path every change takes.
+
+    stream -> normalise -> resolver -> history -> listener
+
+Reading and resolving may wait; from the history on there is no `await`, so that everyone sees one order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+from bson.errors import BSONError
+from bson.timestamp import Timestamp
+from pymongo.errors import PyMongoError
+
+from livedocs.changes import cursor
+from livedocs.changes.event import Change, CollectionGone, DocumentChange, RoomChange, TenantsChange
+from livedocs.changes.history import History
+from livedocs.changes.normalise import Registry, Unresolved, read
+from livedocs.changes.resolver import Resolver
+from livedocs.changes.stream import Batch, Opened, Stream
+from livedocs.telemetry import Metrics, get_logger
+
+log = get_logger(__name__)
+
+
+class Listener(Protocol):
+    """Who is told. Every call is synchronous and must not raise."""
+
+    def change(self, change: RoomChange) -> None:
+        """The next change, in stream order."""
+
+    def gone(self, change: CollectionGone) -> None:
+        """A collection, a tenant's database or all the grants vanished at once."""
+
+    def gap(self, reason: str) -> None:
+        """Changes were lost: what anyone holds may be out of date."""
+
+
+class Feed:
+    """Follows the stream, keeps the history and tells the listener.
+
+    Args:
+        tenants_changed: reads the registry again; answers whether anything is different.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        resolver: Resolver,
+        history: History,
+        listener: Listener,
+        *,
+        registry: Registry,
+        control: str,
+        tenants_changed: Callable[[], Awaitable[bool]],
+        metrics: Metrics,
+    ) -> None:
+        self._stream = stream
+        self._resolver = resolver
+        self._history = history
+        self._listener = listener
+        self._registry = registry
+        self._control = control
+        self._tenants_changed = tenants_changed
+        self._metrics = metrics
+        self._waiters: list[tuple[str, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+        self._opened = asyncio.Event()
+
+    @property
+    def live(self) -> bool:
+        """Whether the stream is open and was heard from since its last error."""
+        return self._stream.connected and self._opened.is_set()
+
+    def lag(self) -> float:
+        """Age of the position in seconds; infinite before the first opening."""
+        if not self._opened.is_set():
+            return float("inf")
+        return max(0.0, time.time() - cursor.cluster_time(self._history.position).time)
+
+    async def opened(self) -> None:
+        """Wait for the first opening."""
+        await self._opened.wait()
+
+    async def passed(self, at: Timestamp) -> None:
+        """Wait until every change up to and including that cluster time has gone through."""
+        if self._history.passed(at):
+            return
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiters, (cursor.after(at), next(self._order), future))
+        await future
+
+    async def run(self) -> None:
+        """Follow the stream until cancelled."""
+        async with aclosing(self._stream.batches()) as batches:
+            async for batch in batches:
+                if isinstance(batch, Opened):
+                    self._restart(batch)
+                else:
+                    await self._take(batch)
+
+    def _restart(self, opened: Opened) -> None:
+        self._history.restart(opened.floor)
+        self._resolver.forget()
+        self._opened.set()
+        if opened.reason != "start":
+            log.warning("changes were lost, everyone is sent the newest state", reason=opened.reason)
+            self._listener.gap(opened.reason)
+
+    async def _take(self, batch: Batch) -> None:
+        position = batch.position
+        if batch.events:
+            changes = await self._resolve(self._read(batch.events))
+            turn = next((i for i, change in enumerate(changes) if isinstance(change, TenantsChange)), None)
+            if turn is None:
+                self._tell(changes)
+            else:
+                # What follows was selected with the old registry: if that changed, it is read once more.
+                token = changes[turn].token
+                self._tell(changes[:turn])
+                if await self._tenants_changed():
+                    self._stream.reopen(token)
+                    position = token
+                else:
+                    self._tell([change for change in changes[turn:] if not isinstance(change, TenantsChange)])
+        self._advance(position)
+
+    def _read(self, events: Sequence[bytes]) -> list[Change | Unresolved]:
+        items: list[Change | Unresolved] = []
+        for raw in events:
+            try:
+                item = read(raw, self._registry, self._control)
+            except (BSONError, LookupError, TypeError, ValueError, AttributeError):
+                log.exception("a change event could not be read")
+                self._metrics.events.labels("unreadable").inc()
+                self._listener.gap("event_unreadable")
+                continue
+            if item is not None:
+                items.append(item)
+        return items
+
+    async def _resolve(self, items: Sequence[Change | Unresolved]) -> list[Change]:
+        """Resolve, and try again while MongoDB cannot be asked: order is kept by waiting."""
+        while True:
+            try:
+                changes = await self._resolver.resolve(items)
+            except PyMongoError as error:
+                log.warning("documents could not be looked up", error=str(error)[:300])
+                await asyncio.sleep(0.5)
+            else:
+                self._metrics.unresolved.inc(self._resolver.take_dropped())
+                return changes
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if isinstance(change, CollectionGone):
+                self._metrics.events.labels("gone").inc()
+                self._listener.gone(change)
+            elif not isinstance(change, TenantsChange):
+                self._metrics.events.labels(change.op if isinstance(change, DocumentChange) else "grant").inc()
+                self._history.append(change)
+                self._listener.change(change)
+
+    def _advance(self, position: str) -> None:
+        self._history.advance(position)
+        while self._waiters and self._waiters[0][0] <= self._history.position:
+            future = heapq.heappop(self._waiters)[2]
+            if not future.done():
+                future.set_result(None)
+        self._metrics.stream_lag.set(self.lag())
+        self._metrics.history_events.set(self._history.count)
+        self._metrics.history_bytes.set(self._history.bytes)
+        self._metrics.history_seconds.set(self._history.seconds)

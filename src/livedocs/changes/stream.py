@@ -1,0 +1,289 @@
+"""The one change stream of the process, over the whole deployment, held open as long as the process lives.
+
+The driver resumes once by itself; everything else is classified here: `classify` is the table of MongoDB's error
+codes, `Stream.batches` the supervisor that acts on it. What it yields is raw: reading it is `normalise`'s work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.errors import OperationFailure, PyMongoError
+
+from livedocs.changes import cursor
+from livedocs.model import Tenant
+from livedocs.telemetry import Metrics, get_logger
+
+log = get_logger(__name__)
+
+BATCH = 1000
+# How long the server waits for events before it answers with none. Bounds how stale an idle position is.
+AWAIT_MS = 100
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
+# No answer at all for that long means the connection is dead, whatever TCP thinks.
+_SILENCE = 20.0
+
+
+class Remedy(enum.Enum):
+    """What to do about an error of the stream."""
+
+    RESUME = "resume"
+    WITHOUT_IMAGES = "without_images"
+    SKIP = "skip"
+    START_OVER = "start_over"
+
+
+_HISTORY_LOST = 286
+_TOO_LARGE = frozenset({10334, 17280, 17419, 17420})
+# 286 history lost, 280 and 9 unusable token, 260 invalid resume token, 136 capped position lost, 40585/50811 token
+# of another pipeline or not found.
+_POSITION_LOST = frozenset({_HISTORY_LOST, 280, 9, 260, 136, 40585, 40647, 40615, 50811})
+_IMAGE_MISSING = 47
+
+
+def classify(error: PyMongoError, *, images: bool) -> Remedy:
+    """The remedy for an error of the stream.
+
+    Args:
+        error: what the driver raised.
+        images: whether the stream asked for pre-images, the part that can be left away.
+    """
+    code = error.code if isinstance(error, OperationFailure) else None
+    if code in _TOO_LARGE:
+        return Remedy.WITHOUT_IMAGES if images else Remedy.SKIP
+    if code == _IMAGE_MISSING:
+        return Remedy.WITHOUT_IMAGES
+    if code in _POSITION_LOST or error.has_error_label("NonResumableChangeStreamError"):
+        return Remedy.START_OVER
+    return Remedy.RESUME
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events in stream order, as raw BSON, and the position after them."""
+
+    events: Sequence[bytes]
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A stream that begins behind `floor`: what was before it is not connected to what follows.
+
+    `reason` is why: `start` the first time, then the code that clients get with `$resync`.
+    """
+
+    floor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where a stream without a token begins: at `at`, inclusive, with everything behind `floor` in it."""
+
+    at: Timestamp
+    floor: str
+
+
+def pipeline(tenants: Collection[Tenant], control: str) -> list[Mapping[str, Any]]:
+    """The stream's selection: grants, tenants, registered collections, and what makes a collection vanish.
+
+    `drop`, `rename` and `dropDatabase` stay in the match: selecting on collections alone would hide them.
+    """
+    selected: list[Mapping[str, Any]] = [{"ns.db": control, "ns.coll": {"$in": ["acl", "tenants"]}}]
+    selected += [
+        {"ns.db": tenant.database, "ns.coll": {"$in": sorted(tenant.collections)}}
+        for tenant in sorted(tenants, key=lambda tenant: tenant.slug)
+        if tenant.collections
+    ]
+    databases = sorted({control, *(tenant.database for tenant in tenants)})
+    gone = {"operationType": {"$in": ["drop", "rename", "dropDatabase"]}, "ns.db": {"$in": databases}}
+    return [{"$match": {"$or": [*selected, gone]}}]
+
+
+class Stream:
+    """Opens, follows and re-opens the change stream.
+
+    Args:
+        client: a client of its own, so that the stream never waits for a pooled connection.
+        window: seconds of history to read at the start.
+        tenants: the registered tenants, asked at every opening.
+        control: name of the control database.
+        sleep: waits between attempts; injected for tests.
+    """
+
+    def __init__(
+        self,
+        client: AsyncMongoClient[RawBSONDocument],
+        *,
+        window: float,
+        tenants: Callable[[], Collection[Tenant]],
+        control: str,
+        metrics: Metrics,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._client = client
+        self._window = window
+        self._tenants = tenants
+        self._control = control
+        self._metrics = metrics
+        self._sleep = sleep
+        self._token: Mapping[str, Any] | None = None
+        self._images = True
+        self._reopen = False
+        # Whether the server answered since the last error: what is not heard from may be far behind.
+        self.connected = False
+
+    def reopen(self, token: str) -> None:
+        """Open again behind that event with the tenants of now. The rest of the current batch will come again."""
+        self._token = {"_data": token}
+        self._reopen = True
+
+    async def batches(self) -> AsyncGenerator[Batch | Opened]:
+        """Every batch of the deployment's changes from `now - window` on, without end.
+
+        An `Opened` comes ahead of the first batch and wherever the stream could not go on without a gap.
+        """
+        start: _Start | None = None
+        reason = "start"
+        failures = 0
+        while True:
+            try:
+                if self._token is None and start is None:
+                    start = await self._first_position(self._window if reason == "start" else 0.0)
+                async with await self._open(start) as stream:
+                    if self._token is None and start is not None:
+                        yield Opened(start.floor, reason)
+                    self._reopen = False
+                    async with aclosing(self._follow(stream)) as batches:
+                        async for batch in batches:
+                            failures, self.connected = 0, True
+                            yield batch
+                            self._restore_images(batch)
+                            if self._reopen:
+                                break
+                self._count("reopen")
+            except PyMongoError as error:
+                failures += 1
+                self.connected = False
+                remedy = classify(error, images=self._images)
+                self._count(remedy.value)
+                log.warning("change stream failed", remedy=remedy.value, error=str(error)[:300], failures=failures)
+                if remedy is Remedy.WITHOUT_IMAGES:
+                    self._images = False
+                elif remedy is Remedy.RESUME:
+                    await self._sleep(_backoff(failures))
+                else:
+                    start, reason = None, self._begin_again(remedy, error, reason)
+                    await self._sleep(_backoff(failures))
+
+    def _restore_images(self, batch: Batch) -> None:
+        """Ask for pre-images again once the event that was too large with them has been passed."""
+        if not self._images and batch.events:
+            self._images = self._reopen = True
+
+    def _begin_again(self, remedy: Remedy, error: PyMongoError, reason: str) -> str:
+        """Give up the position. Returns why the next stream is not connected to the last."""
+        lost = isinstance(error, OperationFailure) and error.code == _HISTORY_LOST
+        if reason == "start" and self._token is None and lost and self._window >= 1:
+            self._window /= 2
+            log.warning("the oplog is shorter than the history window", window_seconds=self._window)
+            return "start"
+        self._token, self._images = None, True
+        # An event that cannot be read at all is passed by starting behind what is committed now.
+        return "event_too_large" if remedy is Remedy.SKIP else "history_lost"
+
+    def _count(self, cause: str) -> None:
+        self._metrics.stream_restarts.labels(cause).inc()
+
+    async def _first_position(self, window: float) -> _Start:
+        """`now - window` in cluster time; `now` is what a majority has.
+
+        A later snapshot read is never older than this: it asks the same majority-committed state.
+        """
+        reply = await self._client[self._control].command(
+            {"find": "acl", "limit": 1, "projection": {"_id": 1}, "readConcern": {"level": "snapshot"}}
+        )
+        at: Timestamp = dict(reply["cursor"]).get("atClusterTime") or reply["operationTime"]
+        if window:
+            since = Timestamp(max(1, at.time - int(window)), 0)
+            return _Start(since, cursor.before(since))
+        return _Start(Timestamp(at.time, at.inc + 1), cursor.after(at))
+
+    async def _open(self, start: _Start | None) -> AsyncChangeStream[RawBSONDocument]:
+        where: dict[str, Any] = {"start_after": self._token}
+        if self._token is None and start is not None:
+            where = {"start_at_operation_time": start.at}
+        return await self._client.watch(
+            pipeline(self._tenants(), self._control),
+            full_document_before_change="whenAvailable" if self._images else None,
+            max_await_time_ms=AWAIT_MS,
+            batch_size=BATCH,
+            **where,
+        )
+
+    async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> AsyncGenerator[Batch]:
+        """Batches of an open stream.
+
+        One task reads. It does not yield to the loop while the server's last batch lasts, so that what it has
+        gathered when somebody else runs is that batch. It is never cancelled in mid-read except to close.
+        """
+        gathered: list[RawBSONDocument | None] = []
+        ready, taken = asyncio.Event(), asyncio.Event()
+
+        async def read() -> None:
+            while stream.alive:
+                gathered.append(await stream.try_next())
+                ready.set()
+                if len(gathered) >= BATCH:
+                    taken.clear()
+                    await taken.wait()
+
+        reader = asyncio.create_task(read(), name="change-stream-reader")
+        reader.add_done_callback(lambda _: ready.set())
+        try:
+            while True:
+                async with asyncio.timeout(_SILENCE):
+                    await ready.wait()
+                ready.clear()
+                events, gathered[:] = list(gathered), []
+                taken.set()
+                if events:
+                    yield self._batch(events, stream.resume_token)
+                elif reader.done():
+                    # Raises what the reader died of. A stream that ended without an error is opened again.
+                    reader.result()
+                    return
+        except TimeoutError as error:
+            msg = f"no answer from the change stream for {_SILENCE:.0f} s"
+            raise PyMongoError(msg) from error
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+            if not reader.cancelled():
+                reader.exception()
+
+    def _batch(self, gathered: Sequence[RawBSONDocument | None], resume: Mapping[str, Any] | None) -> Batch:
+        events = [bytes(event.raw) for event in gathered if event is not None]
+        if resume is not None:
+            self._token = {"_data": resume["_data"]}
+        last: str = self._token["_data"] if self._token is not None else cursor.before(Timestamp(0, 0))
+        # Nothing more to read means that everything up to the position's cluster time has been seen.
+        idle = gathered[-1] is None
+        return Batch(events, cursor.after(cursor.cluster_time(last)) if idle else last)
+
+
+def _backoff(failures: int) -> float:
+    """Seconds until the next attempt: exponential, with full jitter, so that processes do not return in step."""
+    most = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2 ** min(failures, 10))
+    return random.uniform(most / 2, most)  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,204 @@
+"""The events a client may send: arguments read strictly, the work handed on, the answer written.
+
+An answer goes into the acknowledgement when the client asked for one. The tutorial's clients do not: they are told
+of refusals by `$refused` and of nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from livedocs import extjson
+from livedocs.access.credentials import well_formed
+from livedocs.changes import cursor
+from livedocs.changes.event import RoomKey
+from livedocs.errors import BadRequest, InvalidCursor, InvalidUuid, LivedocsError, UnknownCollection
+from livedocs.live import frames
+from livedocs.live.client import Client
+from livedocs.live.fanout import Fanout, event_frame
+from livedocs.live.joins import Joins, Wish
+from livedocs.live.protocol import Call
+from livedocs.model import Tenant, parse_uuid
+
+Reauthenticate = Callable[[Client, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinArguments:
+    """JoinRoom's arguments: the good UUIDs, the codes of the others as they were written, and the options."""
+
+    uuids: list[UUID]
+    refused: dict[str, dict[str, str]]
+    wish: Wish
+
+
+def read_uuids(items: Any) -> tuple[list[UUID], dict[str, dict[str, str]]]:
+    """The UUIDs of a list from a client, and a refusal for each item that is none.
+
+    Raises:
+        BadRequest: not a list.
+    """
+    if not isinstance(items, list):
+        detail = "The first argument is a list of UUIDs."
+        raise BadRequest(detail)
+    uuids: list[UUID] = []
+    refused: dict[str, dict[str, str]] = {}
+    for item in items:
+        try:
+            uuids.append(parse_uuid(item))
+        except InvalidUuid as error:
+            name = item if isinstance(item, str) else extjson.dumps(item).decode()
+            refused[name[:100]] = {"code": error.on_socket()}
+    return uuids, refused
+
+
+def read_join(arguments: Sequence[Any], tenant: Tenant) -> JoinArguments:
+    """The arguments of JoinRoom.
+
+    Raises:
+        BadRequest: not a list of UUIDs and an object of options.
+        InvalidCursor: `since` is no cursor.
+        UnknownCollection: `collections` names one that is not registered.
+    """
+    if not 1 <= len(arguments) <= 2:
+        detail = "JoinRoom takes a list of UUIDs and an object of options."
+        raise BadRequest(detail)
+    uuids, refused = read_uuids(arguments[0])
+    options = arguments[1] if len(arguments) == 2 and arguments[1] is not None else {}
+    if not isinstance(options, dict) or not options.keys() <= {"since", "snapshot", "collections"}:
+        detail = "The options of JoinRoom are since, snapshot and collections."
+        raise BadRequest(detail)
+    since, snapshot, names = options.get("since"), options.get("snapshot", False), options.get("collections")
+    if not isinstance(snapshot, bool):
+        detail = "snapshot is true or false."
+        raise BadRequest(detail)
+    return JoinArguments(
+        uuids,
+        refused,
+        Wish(None if since is None else cursor.parse(since), snapshot, _read_collections(names, tenant)),
+    )
+
+
+def _read_collections(names: Any, tenant: Tenant) -> frozenset[str] | None:
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        detail = "collections is a list of names."
+        raise BadRequest(detail)
+    unknown = [name for name in names if name not in tenant.collections]
+    if unknown:
+        raise UnknownCollection(collection=unknown[0])
+    return frozenset(names)
+
+
+class Calls:
+    """Answers `JoinRoom`, `LeaveRoom`, `Check` and `Reauth`.
+
+    Args:
+        reauthenticate: puts a client under a new token; raises LivedocsError and leaves it as it was.
+    """
+
+    def __init__(self, joins: Joins, fanout: Fanout, reauthenticate: Reauthenticate) -> None:
+        self._joins = joins
+        self._fanout = fanout
+        self._reauthenticate = reauthenticate
+        self._handlers: dict[str, Callable[[Client, Call], Awaitable[None]]] = {
+            "JoinRoom": self._join,
+            "LeaveRoom": self._leave,
+            "Check": self._check,
+            "Reauth": self._reauth,
+        }
+
+    async def answer(self, client: Client, call: Call) -> None:
+        """Do what one event asks for. Events of one socket are answered one after the other."""
+        handler = self._handlers.get(call.name)
+        if handler is None:
+            self._complain(client, call, BadRequest("There is no such event.", event=call.name), {})
+        else:
+            await handler(client, call)
+
+    def _complain(self, client: Client, call: Call, error: LivedocsError, empty: dict[str, Any]) -> None:
+        """Refuse a whole call."""
+        if call.ack is None:
+            client.send(
+                frames.event("$refused", {"uuid": None, "code": error.on_socket(), "detail": error.detail})
+            )
+        else:
+            client.send(frames.ack(call.ack, {**empty, "code": error.on_socket(), "detail": error.detail}))
+
+    async def _join(self, client: Client, call: Call) -> None:
+        try:
+            asked = read_join(call.arguments, client.tenant)
+        except (InvalidCursor, UnknownCollection) as error:
+            uuids, refused = read_uuids(call.arguments[0])
+            refused |= {str(uuid): {"code": error.on_socket()} for uuid in uuids}
+            self._answer_join(client, call, {}, refused)
+            return
+        except BadRequest as error:
+            self._complain(client, call, error, {"joined": {}, "refused": {}})
+            return
+        outcome = await self._joins.join(client, asked.uuids, asked.wish)
+        # No await from here to the end: the answer, then what was missed, then whatever comes next.
+        self._answer_join(client, call, outcome.joined, {**asked.refused, **outcome.refused})
+        for change in outcome.replay:
+            self._fanout.deliver(client, event_frame(change), change.room)
+
+    def _answer_join(
+        self,
+        client: Client,
+        call: Call,
+        joined: dict[str, dict[str, Any]],
+        refused: dict[str, dict[str, str]],
+    ) -> None:
+        if call.ack is not None:
+            client.send(frames.ack(call.ack, {"joined": joined, "refused": refused}))
+            return
+        for uuid, refusal in refused.items():
+            client.send(frames.event("$refused", {"uuid": uuid, **refusal}))
+        for uuid, answer in joined.items():
+            if "snapshot" in answer:
+                # Without an ack there is no other place for what was asked for.
+                reason = answer.get("resync", "snapshot")
+                body = {"reason": reason, "cursor": answer["cursor"], "snapshot": answer["snapshot"]}
+                client.send(frames.event("$resync", {"uuid": uuid, **body}))
+
+    async def _leave(self, client: Client, call: Call) -> None:
+        try:
+            uuids, refused = read_uuids(call.arguments[0] if len(call.arguments) == 1 else None)
+        except BadRequest as error:
+            self._complain(client, call, error, {"left": []})
+            return
+        left = []
+        for uuid in dict.fromkeys(uuids):
+            membership = self._fanout.rooms.get(client, RoomKey(client.tenant.slug, uuid))
+            if membership is not None and self._fanout.remove(membership):
+                left.append(str(uuid))
+        if call.ack is not None:
+            client.send(frames.ack(call.ack, {"left": left, **({"refused": refused} if refused else {})}))
+        else:
+            for name, refusal in refused.items():
+                client.send(frames.event("$refused", {"uuid": name, **refusal}))
+
+    async def _check(self, client: Client, call: Call) -> None:
+        if call.ack is not None:
+            client.send(frames.ack(call.ack, *call.arguments))
+        client.send(frames.event("Check", *call.arguments))
+
+    async def _reauth(self, client: Client, call: Call) -> None:
+        match call.arguments:
+            case ({"token": str() as token},) if well_formed(token):
+                pass
+            case _:
+                self._complain(client, call, BadRequest("Reauth takes an object with a token."), {})
+                return
+        try:
+            await self._reauthenticate(client, token)
+        except LivedocsError as error:
+            self._complain(client, call, error, {})
+            client.close("reauth_refused")
+            return
+        if call.ack is not None:
+            client.send(frames.ack(call.ack, {"expires_at": client.principal.expires_at}))

@@ -1,0 +1,113 @@
+"""One connected socket: who it is, how it is written to, and when it has fallen behind."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from livedocs.access.principal import Principal
+from livedocs.changes.event import RoomKey
+from livedocs.live import frames
+from livedocs.live.frames import Frame
+from livedocs.live.transport import Outbox
+from livedocs.model import Tenant
+
+# Reasons that end a socket for good: the same credential would be refused again.
+FINAL = frozenset({"expired", "token_revoked", "tenant_suspended", "logout", "reauth_refused", "disconnected"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait for one socket before it counts as slow."""
+
+    bytes: int
+    messages: int
+
+
+class Client:
+    """A socket after CONNECT.
+
+    Attributes:
+        sid: the session id the client was told.
+        principal: who it is, as last introspected.
+        cut: the rooms whose deltas were dropped because the socket is slow; None while it keeps up.
+        busy: held while its memberships are being looked up, so that joins and refreshes of one socket take turns.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bounds",
+        "address",
+        "busy",
+        "closed",
+        "cut",
+        "outbox",
+        "principal",
+        "session",
+        "sid",
+        "since",
+        "tenant",
+    )
+
+    def __init__(
+        self,
+        sid: str,
+        principal: Principal,
+        tenant: Tenant,
+        outbox: Outbox,
+        bounds: Bounds,
+        *,
+        address: str,
+        since: float,
+    ) -> None:
+        self.sid = sid
+        self.principal = principal
+        self.tenant = tenant
+        self.outbox = outbox
+        self._bounds = bounds
+        self.address = address
+        self.since = since
+        self.cut: set[RoomKey] | None = None
+        self.closed: str | None = None
+        self.busy = asyncio.Lock()
+        # The token's session (sessions.py), which also knows this client.
+        self.session: Any = None
+
+    def send(self, frame: Frame) -> None:
+        """Write a control message or an answer; these are never dropped, the socket is instead."""
+        if self.closed is not None:
+            return
+        self.outbox.write(frame)
+        waiting, _ = self.outbox.backlog()
+        if waiting > 4 * self._bounds.bytes:
+            self.abort("slow")
+
+    def deliver(self, frame: Frame, room: RoomKey) -> Literal["sent", "dropped", "cut"]:
+        """Write a room's event, or drop it when the socket does not keep up; `cut`: it fell behind just now."""
+        if self.cut is not None:
+            self.cut.add(room)
+            return "dropped"
+        self.outbox.write(frame)
+        waiting, messages = self.outbox.backlog()
+        if waiting <= self._bounds.bytes and messages <= self._bounds.messages:
+            return "sent"
+        # What is in the transport's hands still arrives, in order; nothing of any room is added to it.
+        self.cut = set()
+        return "cut"
+
+    def close(self, reason: str) -> None:
+        """Say why and close. A final reason also tells Socket.IO's clients not to come back by themselves."""
+        if self.closed is not None:
+            return
+        self.send(frames.event("$goaway", {"reason": reason, "within_ms": 0}))
+        if reason in FINAL:
+            self.send(frames.DISCONNECT)
+        self.closed = self.closed or reason
+        self.outbox.close(1008 if reason in FINAL else 1001)
+
+    def abort(self, reason: str) -> None:
+        """Cut off without a word: the peer does not listen."""
+        if self.closed is None:
+            self.closed = reason
+            self.outbox.abort()

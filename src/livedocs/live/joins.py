@@ -1,0 +1,379 @@
+"""Into a room, without a gap and without a moment too much.
+
+A join is: register as pending, look at grants and documents together at one cluster time T, then without an
+`await` activate, answer, and write what the history has behind T. Registered first, so that a revoke behind T
+finds it. A resync is the same with `$resync` for an answer; a change of a caller's groups the same with no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from bson.timestamp import Timestamp
+
+from livedocs.access.gate import Gate
+from livedocs.access.principal import Principal
+from livedocs.changes import cursor
+from livedocs.changes.event import DocumentChange, RoomKey
+from livedocs.changes.history import History
+from livedocs.errors import Forbidden, LivedocsError, TooManyRooms, Unavailable
+from livedocs.live import frames
+from livedocs.live.client import Client
+from livedocs.live.fanout import Fanout, event_frame
+from livedocs.live.rooms import Membership, access_since, held_throughout
+from livedocs.model import Snapshot
+from livedocs.presentation import present
+from livedocs.telemetry import Metrics, get_logger
+
+log = get_logger(__name__)
+
+# A join that has not been answered by then is refused.
+_TIMEOUT = 10.0
+_ATTEMPTS = 5
+_RETRY = 0.2
+MOST_PER_CALL = 100
+
+
+class Progress(Protocol):
+    """What a join needs to know of the feed."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the stream is open and was heard from since its last error."""
+
+    def lag(self) -> float:
+        """Age of the stream's position, seconds."""
+
+    async def passed(self, at: Timestamp) -> None:
+        """Wait until every change up to and including that cluster time has gone through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a JoinRoom asks for beside its UUIDs."""
+
+    since: str | None = None
+    snapshot: bool = False
+    collections: frozenset[str] | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a call: the ack's content, and what is written behind it, in stream order."""
+
+    joined: dict[str, dict[str, Any]]
+    refused: dict[str, dict[str, Any]]
+    replay: list[DocumentChange]
+
+
+class Joins:
+    """Lets clients into rooms, and brings memberships up to date.
+
+    Args:
+        lag_bound: seconds of lag past which nobody is let in.
+        most_rooms: rooms one socket may be in.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        history: History,
+        progress: Progress,
+        fanout: Fanout,
+        *,
+        lag_bound: float,
+        most_rooms: int,
+        metrics: Metrics,
+    ) -> None:
+        self._gate = gate
+        self._history = history
+        self._progress = progress
+        self._fanout = fanout
+        self._rooms = fanout.rooms
+        self._lag_bound = lag_bound
+        self._most_rooms = most_rooms
+        self._metrics = metrics
+        # What is to be resynced, by client and room; a client has a task here as long as it has an entry.
+        self._stale: dict[Client, dict[RoomKey, str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._readers = asyncio.Semaphore(16)
+
+    # -- join --
+
+    async def join(self, client: Client, uuids: Sequence[UUID], wish: Wish) -> Outcome:
+        """Let the client into the rooms it may be in.
+
+        The caller writes the answer and then `replay`, without an await. Never raises for what the client asked:
+        every UUID is either joined or refused.
+        """
+        outcome = Outcome({}, {}, [])
+        wanted = self._within_limits(client, uuids, outcome)
+        if not wanted:
+            return outcome
+        async with client.busy:
+            pending = [self._register(client, uuid) for uuid in wanted]
+            try:
+                async with asyncio.timeout(_TIMEOUT):
+                    self._check_stream()
+                    snapshot = await self._look(client, wanted, wish)
+                    if any(membership.resume for membership in pending):
+                        await self._progress.passed(snapshot.at)
+            except (LivedocsError, TimeoutError) as error:
+                refusal = error if isinstance(error, LivedocsError) else Unavailable()
+                for membership in pending:
+                    self._refuse(membership, refusal, outcome)
+                return outcome
+            except BaseException:
+                for membership in pending:
+                    self._fanout.remove(membership)
+                raise
+            for membership in pending:
+                self._let_in(membership, snapshot, wish, outcome)
+        outcome.replay.sort(key=lambda change: change.token)
+        return outcome
+
+    def _within_limits(self, client: Client, uuids: Sequence[UUID], outcome: Outcome) -> list[UUID]:
+        wanted = list(dict.fromkeys(uuids))
+        room = self._most_rooms - len(self._rooms.of_member(client))
+        new = [uuid for uuid in wanted if self._rooms.get(client, RoomKey(client.tenant.slug, uuid)) is None]
+        refused = wanted if len(wanted) > MOST_PER_CALL else new[max(0, room) :]
+        for uuid in refused:
+            outcome.refused[str(uuid)] = {"code": TooManyRooms.on_socket()}
+            self._metrics.joins.labels(TooManyRooms.on_socket()).inc()
+        return [uuid for uuid in wanted if str(uuid) not in outcome.refused]
+
+    def _register(self, client: Client, uuid: UUID) -> Membership:
+        """A pending membership, in place of one the client may have had."""
+        room = RoomKey(client.tenant.slug, uuid)
+        former = self._rooms.get(client, room)
+        membership = Membership(room, client, frozenset(client.principal.subjects))
+        if former is not None:
+            # What the former one was sent ends here; without a snapshot the new one goes on from here.
+            membership.resume = max(former.after, self._history.position) if former.active else former.resume
+            self._fanout.remove(former)
+        self._rooms.add(membership)
+        return membership
+
+    def _check_stream(self) -> None:
+        if not self._progress.live or self._progress.lag() > self._lag_bound:
+            detail = "The change stream is behind; nobody is let in until it has caught up."
+            raise Unavailable(detail)
+
+    async def _look(self, client: Client, uuids: Sequence[UUID], wish: Wish) -> Snapshot:
+        """The snapshot a join rests on: never older than what the history can continue."""
+        for _ in range(_ATTEMPTS):
+            documents = wish.snapshot or (wish.since is not None and not self._history.covers(wish.since))
+            with_documents = frozenset(uuids) if documents else frozenset()
+            snapshot = await self._gate.look(client.principal, client.tenant, uuids, with_documents)
+            if wish.since is not None:
+                # A cursor may be ahead of this process; what lies between must be here to be told apart.
+                await self._progress.passed(snapshot.at)
+                if not with_documents and not self._resumable(wish.since, snapshot.at):
+                    continue
+            if self._history.covers(cursor.after(snapshot.at)):
+                return snapshot
+            await asyncio.sleep(_RETRY)
+        raise Unavailable
+
+    def _resumable(self, since: str, at: Timestamp) -> bool:
+        """Whether everything after that cursor is in the history, and the cursor is not from another future."""
+        return self._history.covers(since) and since <= cursor.after(at)
+
+    def _refuse(self, membership: Membership, error: LivedocsError, outcome: Outcome) -> None:
+        self._fanout.remove(membership)
+        code = error.on_socket()
+        outcome.refused[str(membership.room.uuid)] = {"code": code}
+        self._metrics.joins.labels(code).inc()
+
+    # -- no await in this part: from the snapshot to the activation nothing else may run --
+
+    def _let_in(self, membership: Membership, snapshot: Snapshot, wish: Wish, outcome: Outcome) -> None:
+        uuid = membership.room.uuid
+        if not self._rooms.holds(membership):
+            # The socket has gone, or left again, in the meantime.
+            outcome.refused[str(uuid)] = {"code": Forbidden.on_socket()}
+            return
+        resync = wish.since is not None and not self._resumable(wish.since, snapshot.at)
+        begin = wish.since if wish.since is not None and not resync else None
+        if wish.since is None and not wish.snapshot and membership.resume is not None:
+            begin = membership.resume if self._resumable(membership.resume, snapshot.at) else None
+        replay = self._activate(membership, snapshot, wish, begin)
+        if replay is None:
+            self._refuse(membership, Forbidden(), outcome)
+            return
+        answer: dict[str, Any] = {"role": membership.role.label, "cursor": cursor.after(snapshot.at)}
+        if begin is not None and replay:
+            # Not lost before the replay has arrived, the cursor leads through it again.
+            answer["cursor"] = begin
+        if begin is not None and wish.since is not None:
+            answer["resumed"] = len(replay)
+        if resync:
+            answer["resync"] = "window"
+            self._metrics.resyncs.labels("window").inc()
+        if wish.snapshot or resync:
+            answer["snapshot"] = documents_of(snapshot, membership)
+        outcome.joined[str(uuid)] = answer
+        outcome.replay.extend(replay)
+        self._metrics.joins.labels("ok").inc()
+        self._metrics.rooms.set(len(self._rooms))
+
+    def _activate(
+        self, membership: Membership, snapshot: Snapshot, wish: Wish, begin: str | None
+    ) -> list[DocumentChange] | None:
+        """Make the membership live. Returns what is to be replayed, or None when it may not be in the room.
+
+        `begin` is the cursor to resume from; None begins at the snapshot.
+        """
+        room, now = membership.room, self._fanout.clock()
+        horizon = cursor.after(snapshot.at)
+        changes = self._history.since(room, horizon if begin is None else min(begin, horizon))
+        known = [change for change in changes if change.token <= horizon]
+        later = [change for change in changes if change.token > horizon]
+        at_snapshot = {grant.key.subject: grant for grant in snapshot.grants[room.uuid]}
+        held = held_throughout(at_snapshot.values(), later, membership.subjects, now)
+        if held is None:
+            return None
+        membership.held = held
+        first = horizon if begin is None else max(begin, access_since(known, at_snapshot, now))
+        membership.collections = wish.collections
+        membership.after = max(horizon, self._history.position)
+        membership.active = True
+        self._fanout.settle(membership, "revoked")
+        return [
+            change
+            for change in changes
+            if isinstance(change, DocumentChange)
+            and change.token > first
+            and (membership.collections is None or change.collection in membership.collections)
+        ]
+
+    # -- resync --
+
+    def resync(self, client: Client, rooms: Collection[RoomKey], reason: str) -> None:
+        """Have one `$resync` per room sent as soon as its newest state can be read."""
+        if client.closed is not None:
+            return
+        for room in rooms:
+            # Until its newest state has been read, nothing of the room is written.
+            self._deactivate(client, room)
+        waiting = self._stale.setdefault(client, {})
+        first = not waiting
+        for room in rooms:
+            waiting.setdefault(room, reason)
+        if waiting and first:
+            self._own(self._resync(client))
+
+    def _own(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="resync")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _resync(self, client: Client) -> None:
+        try:
+            while (waiting := self._stale.get(client)) and client.closed is None:
+                async with client.busy, self._readers:
+                    batch = dict(list(waiting.items())[:MOST_PER_CALL])
+                    if await self._resync_batch(client, batch):
+                        for room in batch:
+                            waiting.pop(room, None)
+                        continue
+                await asyncio.sleep(_RETRY)
+        finally:
+            self._stale.pop(client, None)
+
+    async def _resync_batch(self, client: Client, batch: dict[RoomKey, str]) -> bool:
+        """One round of reads for up to 100 rooms of a client. False when it has to be tried again."""
+        uuids = [room.uuid for room in batch if self._deactivate(client, room)]
+        if not uuids:
+            return True
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                snapshot = await self._look(client, uuids, Wish(snapshot=True))
+        except (LivedocsError, TimeoutError):
+            return False
+        for room, reason in batch.items():
+            membership = self._rooms.get(client, room)
+            if membership is not None and room.uuid in snapshot.grants:
+                self._send_resync(membership, snapshot, reason)
+        return True
+
+    def _deactivate(self, client: Client, room: RoomKey) -> bool:
+        membership = self._rooms.get(client, room)
+        if membership is None:
+            return False
+        membership.active = False
+        return True
+
+    def _send_resync(self, membership: Membership, snapshot: Snapshot, reason: str) -> None:
+        client: Client = membership.member
+        replay = self._activate(membership, snapshot, Wish(collections=membership.collections), None)
+        if replay is None:
+            self._fanout.evict(membership, "revoked")
+            return
+        self._metrics.resyncs.labels(reason).inc()
+        client.send(
+            frames.event(
+                "$resync",
+                {
+                    "uuid": str(membership.room.uuid),
+                    "reason": reason,
+                    "cursor": cursor.after(snapshot.at),
+                    "snapshot": documents_of(snapshot, membership),
+                },
+            )
+        )
+        for change in replay:
+            self._fanout.deliver(client, event_frame(change), change.room)
+
+    # -- a caller who has changed --
+
+    async def reauthorize(self, client: Client, principal: Principal) -> None:
+        """Apply a caller's new groups to its rooms; its subject and tenant are the same as before.
+
+        Rooms that its new subjects may not read are left with `$revoked`; of the others nothing is lost.
+
+        Raises:
+            Unavailable: the grants cannot be read now; nothing has changed.
+        """
+        async with client.busy:
+            subjects = frozenset(principal.subjects)
+            rooms = [m.room for m in self._rooms.of_member(client).values() if m.active]
+            for start in range(0, len(rooms), MOST_PER_CALL):
+                batch = rooms[start : start + MOST_PER_CALL]
+                snapshot = await self._gate.look(
+                    principal, client.tenant, [room.uuid for room in batch], frozenset()
+                )
+                await self._progress.passed(snapshot.at)
+                for room in batch:
+                    membership = self._rooms.get(client, room)
+                    if membership is not None and membership.active:
+                        self._regrant(membership, snapshot, subjects)
+            client.principal = principal
+
+    def _regrant(self, membership: Membership, snapshot: Snapshot, subjects: frozenset[str]) -> None:
+        later = self._history.since(membership.room, cursor.after(snapshot.at))
+        held = held_throughout(snapshot.grants[membership.room.uuid], later, subjects, self._fanout.clock())
+        membership.subjects, membership.held = subjects, held or {}
+        self._fanout.settle(membership, "revoked")
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def documents_of(snapshot: Snapshot, membership: Membership) -> dict[str, list[dict[str, Any]]]:
+    """A room's documents as a client gets them, by collection."""
+    client: Client = membership.member
+    collections = client.tenant.collections
+    return {
+        name: [present(document, collections[name], membership.room.uuid) for document in documents]
+        for name, documents in snapshot.documents.get(membership.room.uuid, {}).items()
+        if name in collections and (membership.collections is None or name in membership.collections)
+    }

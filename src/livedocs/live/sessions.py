@@ -1,0 +1,211 @@
+"""Tokens of live sockets: told ahead of their end, ended on time, introspected again once per interval.
+
+However many sockets hold a token, it is one session: one timer, one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from livedocs.access.principal import Principal
+from livedocs.errors import InvalidToken, LivedocsError, TenantSuspended, TenantUnknown, Unavailable
+from livedocs.live import frames
+from livedocs.live.client import Client
+from livedocs.model import Tenant
+from livedocs.telemetry import Metrics, get_logger
+
+log = get_logger(__name__)
+
+# `$expiring` comes that many seconds ahead, or a fifth of what is left, whichever is less.
+_WARNING = 60.0
+_LONGEST_TIMER = 86_400.0
+# Introspections under way at once.
+_CALLS = 8
+
+
+class Tokens(Protocol):
+    """What is needed of the authenticator."""
+
+    async def token(self, token: str, *, fresh: bool = False) -> tuple[Principal, Tenant]:
+        """Who a token speaks for."""
+
+
+class Session:
+    """One token and the sockets that hold it."""
+
+    __slots__ = ("clients", "failing_since", "principal", "timer", "token")
+
+    def __init__(self, token: str, principal: Principal) -> None:
+        self.token = token
+        self.principal = principal
+        self.clients: set[Client] = set()
+        # Monotonic time of the first of the introspections that have failed in a row.
+        self.failing_since: float | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"Session({self.principal.subject!r}, {len(self.clients)} sockets)"
+
+
+class Sessions:
+    """Every token that has a live socket in this process.
+
+    Args:
+        regrant: applies a caller's changed groups to a client's rooms.
+        interval: seconds between introspections of one token.
+        grace: seconds that sockets stay while nobody can say whether their token is still good.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        regrant: Callable[[Client, Principal], Awaitable[None]],
+        *,
+        interval: float,
+        grace: float,
+        metrics: Metrics,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._tokens = tokens
+        self._regrant = regrant
+        self._interval = interval
+        self._grace = grace
+        self._metrics = metrics
+        self._now = now
+        self._sessions: dict[str, Session] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls = asyncio.Semaphore(_CALLS)
+
+    def of(self, token_id: str) -> Session | None:
+        """The session of a token."""
+        return self._sessions.get(token_id)
+
+    def attach(self, client: Client, token: str) -> None:
+        """Watch the client's token from now on."""
+        principal = client.principal
+        session = self._sessions.get(principal.token_id)
+        if session is None:
+            session = self._sessions[principal.token_id] = Session(token, principal)
+            self._arm_warning(session)
+            self._own(self._watch(session))
+        session.clients.add(client)
+        client.session = session
+
+    def detach(self, client: Client) -> None:
+        """The client has gone."""
+        session: Session | None = client.session
+        client.session = None
+        if session is None:
+            return
+        session.clients.discard(client)
+        if not session.clients:
+            self._end(session)
+
+    def close(self, token_id: str, reason: str) -> None:
+        """Close every socket that holds a token."""
+        session = self._sessions.get(token_id)
+        if session is not None:
+            self._close(session, reason)
+
+    def _close(self, session: Session, reason: str) -> None:
+        for client in tuple(session.clients):
+            self._metrics.disconnects.labels(reason).inc()
+            client.close(reason)
+        self._end(session)
+
+    def _end(self, session: Session) -> None:
+        if session.timer is not None:
+            session.timer.cancel()
+        if self._sessions.get(session.principal.token_id) is session:
+            del self._sessions[session.principal.token_id]
+
+    # -- the end of a token, on time --
+
+    def _left(self, session: Session) -> float:
+        return (session.principal.expires_at - self._now()).total_seconds()
+
+    def _arm_warning(self, session: Session) -> None:
+        left = self._left(session)
+        delay = max(0.0, left - min(_WARNING, left / 5))
+        step = self._warn if delay <= _LONGEST_TIMER else self._arm_warning
+        session.timer = asyncio.get_running_loop().call_later(min(delay, _LONGEST_TIMER), step, session)
+
+    def _warn(self, session: Session) -> None:
+        frame = frames.event("$expiring", {"at": session.principal.expires_at})
+        for client in session.clients:
+            client.send(frame)
+        delay = max(0.0, self._left(session))
+        session.timer = asyncio.get_running_loop().call_later(delay, self._close, session, "expired")
+
+    # -- introspection, again and again --
+
+    def _own(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, session: Session) -> None:
+        """Ask again once per interval, spread in time, for as long as a socket holds the token."""
+        delay = self._interval * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
+        while True:
+            await asyncio.sleep(delay)
+            if self._sessions.get(session.principal.token_id) is not session:
+                return
+            async with self._calls:
+                await self._check(session)
+            delay = self._interval * random.uniform(0.9, 1.0)  # noqa: S311
+
+    async def _check(self, session: Session) -> None:
+        try:
+            principal, _ = await self._tokens.token(session.token, fresh=True)
+        except InvalidToken:
+            self._close(session, "token_revoked")
+        except (TenantSuspended, TenantUnknown):
+            self._close(session, "tenant_suspended")
+        except Unavailable:
+            self._stay_for_now(session)
+        except LivedocsError as error:
+            log.warning("a live token was refused", code=error.code)
+            self._close(session, "token_revoked")
+        else:
+            session.failing_since = None
+            await self._apply(session, principal)
+
+    def _stay_for_now(self, session: Session) -> None:
+        """Nobody can say: stay for the grace, then leave."""
+        now = asyncio.get_running_loop().time()
+        session.failing_since = session.failing_since or now
+        if now - session.failing_since >= self._grace:
+            self._close(session, "auth_unavailable")
+
+    async def _apply(self, session: Session, principal: Principal) -> None:
+        before = session.principal
+        if (principal.tenant, principal.subject) != (before.tenant, before.subject):
+            self._close(session, "token_revoked")
+            return
+        if principal.expires_at != before.expires_at:
+            session.principal = principal
+            if session.timer is not None:
+                session.timer.cancel()
+            self._arm_warning(session)
+        if principal.groups != before.groups:
+            for client in tuple(session.clients):
+                try:
+                    await self._regrant(client, principal)
+                except Unavailable:
+                    # Not applied: tried again at the next introspection.
+                    return
+        session.principal = principal
+
+    async def aclose(self) -> None:
+        """Stop watching."""
+        for session in tuple(self._sessions.values()):
+            self._end(session)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)

@@ -1,0 +1,383 @@
+"""The Socket.IO endpoint: an ASGI application for `/socket.io`, WebSocket only.
+
+Who is asking is settled before the WebSocket is accepted, so that what is open has a principal. The one exception
+are programs that send their token in CONNECT; they are few at a time and have seconds.
+
+Sources: https://socket.io/docs/v4/engine-io-protocol; https://socket.io/docs/v4/socket-io-protocol
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+from livedocs.access.authenticate import Authenticator
+from livedocs.access.credentials import check_origin, origin_from, well_formed
+from livedocs.access.principal import Principal
+from livedocs.config import Settings
+from livedocs.errors import (
+    BadRequest,
+    Forbidden,
+    InvalidToken,
+    LivedocsError,
+    MultipleCredentials,
+    TooManyConnections,
+    Unauthenticated,
+)
+from livedocs.live import frames, transport
+from livedocs.live.calls import Calls
+from livedocs.live.client import Bounds, Client
+from livedocs.live.fanout import Fanout
+from livedocs.live.joins import Joins
+from livedocs.live.protocol import Call, Connect, Leave, Pong, ProtocolError, check_handshake, parse
+from livedocs.live.sessions import Sessions
+from livedocs.live.timers import TimerWheel
+from livedocs.live.transport import Outbox
+from livedocs.model import Tenant
+from livedocs.telemetry import Metrics, get_logger
+
+log = get_logger(__name__)
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Edge(Protocol):
+    """What the endpoint shares with the HTTP side of the house; app.py brings the two together."""
+
+    def refusal(self, error: LivedocsError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """The answer for a refused handshake: status, headers, body."""
+
+    def address(self, scope: Scope) -> str:
+        """The peer's address; forwarded headers are believed only from configured proxies."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A handshake whose credential was good."""
+
+    principal: Principal
+    tenant: Tenant
+    token: str
+
+
+class _Heartbeat:
+    """Ends a socket that does not CONNECT in time or does not answer pings; one timer wheel serves them all."""
+
+    __slots__ = ("_interval", "_outbox", "_timeout", "connected", "waiting")
+
+    def __init__(self, outbox: Outbox, *, interval: float, timeout: float) -> None:
+        self._outbox = outbox
+        self._interval = interval
+        self._timeout = timeout
+        self.connected = False
+        self.waiting = False
+
+    def tick(self) -> float | None:
+        """Ping, or give up on the peer."""
+        if not self.connected:
+            self._outbox.close(1008)
+            return None
+        if self.waiting:
+            self._outbox.abort()
+            return None
+        self.waiting = True
+        self._outbox.write(frames.PING)
+        return self._timeout
+
+    def pong(self) -> float:
+        """The peer is alive. Returns the seconds until the next ping."""
+        self.waiting = False
+        return self._interval
+
+
+class Sockets:
+    """Every socket of this process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        authenticator: Authenticator,
+        joins: Joins,
+        fanout: Fanout,
+        sessions: Sessions,
+        wheel: TimerWheel,
+        edge: Edge,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._authenticator = authenticator
+        self._joins = joins
+        self._fanout = fanout
+        self._sessions = sessions
+        self._wheel = wheel
+        self._edge = edge
+        self._metrics = metrics
+        self._calls = Calls(joins, fanout, self._reauthenticate)
+        self._bounds = Bounds(settings.socket_queue_bytes, settings.socket_queue_messages)
+        self._clients: dict[str, Client] = {}
+        self._per_user: Counter[tuple[str, str]] = Counter()
+        # Every accepted WebSocket, CONNECTed or not, and those among them that nobody has vouched for yet.
+        self._open = 0
+        self._waiting = 0
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def clients(self) -> Iterable[Client]:
+        """The connected clients."""
+        return tuple(self._clients.values())
+
+    # -- ASGI --
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of `/socket.io`."""
+        if scope["type"] != "websocket":
+            await self._refuse_http(send)
+            return
+        await receive()
+        try:
+            admitted = await self._admit(scope)
+        except LivedocsError as error:
+            self._metrics.handshakes.labels(error.on_socket()).inc()
+            await self._refuse(send, error)
+            return
+        self._open += 1
+        self._waiting += admitted is None
+        self._empty.clear()
+        try:
+            transport.decline_compression(send)
+            await send({"type": "websocket.accept"})
+            await self._serve(scope, receive, send, admitted)
+        finally:
+            self._open -= 1
+            self._waiting -= admitted is None
+            if not self._open:
+                self._empty.set()
+
+    async def _refuse_http(self, send: Send) -> None:
+        """Long-polling: there the session id alone would be the credential."""
+        status, headers, body = self._edge.refusal(BadRequest("Only the WebSocket transport is spoken here."))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _refuse(self, send: Send, error: LivedocsError) -> None:
+        if isinstance(error, InvalidToken):
+            error = Unauthenticated(error.detail)
+        status, headers, body = self._edge.refusal(error)
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})
+
+    async def _admit(self, scope: Scope) -> _Admitted | None:
+        """Who is asking; None for a program that will say so in CONNECT.
+
+        Raises:
+            LivedocsError: the WebSocket is not to be accepted.
+        """
+        headers = scope["headers"]
+        check_handshake(scope["query_string"])
+        origin = origin_from(headers)
+        found = await self._checked(scope)
+        if found is None:
+            if origin is not None:
+                raise Unauthenticated
+            if self._waiting >= self._settings.max_waiting_sockets:
+                raise TooManyConnections(retry_after=1)
+        if self._draining or self._open >= self._settings.max_sockets:
+            raise TooManyConnections(retry_after=1)
+        return found
+
+    async def _checked(self, scope: Scope) -> _Admitted | None:
+        headers = scope["headers"]
+        # The origin is judged before the token is: a foreign page learns nothing about the cookie it rode on.
+        origin = origin_from(headers)
+        check_origin(origin, None, self._settings.origins)
+        found = await self._authenticator.request(headers)
+        if found is None:
+            return None
+        principal, tenant, credential = found
+        check_origin(origin, credential, self._settings.origins)
+        return _Admitted(principal, tenant, credential.token)
+
+    # -- one socket --
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, admitted: _Admitted | None) -> None:
+        settings = self._settings
+        outbox = transport.open_outbox(send, settings.max_message_bytes)
+        heartbeat = _Heartbeat(outbox, interval=settings.ping_interval, timeout=settings.ping_timeout)
+        self._metrics.transports.labels(outbox.path).inc()
+        self._wheel.put(heartbeat, settings.connect_timeout)
+        client: Client | None = None
+        try:
+            outbox.write(
+                frames.opened(
+                    uuid4().hex,
+                    ping_interval=settings.ping_interval,
+                    ping_timeout=settings.ping_timeout,
+                    max_payload=settings.max_message_bytes,
+                )
+            )
+            client = await self._connect(scope, receive, outbox, heartbeat, admitted)
+            if client is not None:
+                await self._converse(receive, client, heartbeat)
+        except ProtocolError as error:
+            log.info("a socket broke the protocol", reason=str(error), address=self._edge.address(scope))
+            self._metrics.disconnects.labels("protocol_error").inc()
+            outbox.close(1002)
+        except asyncio.CancelledError:
+            # An aborted socket without a transport ends its own task; at a stop the server does.
+            if client is None or client.closed is None:
+                raise
+        finally:
+            self._wheel.take(heartbeat)
+            self._metrics.transports.labels(outbox.path).dec()
+            if client is not None:
+                self._forget(client)
+            outbox.close(1000)
+
+    async def _connect(
+        self, scope: Scope, receive: Receive, outbox: Outbox, heartbeat: _Heartbeat, admitted: _Admitted | None
+    ) -> Client | None:
+        """Wait for CONNECT. None when the socket ended, or was refused, before."""
+        while True:
+            packet = await self._next(receive)
+            if packet is None or isinstance(packet, Leave):
+                return None
+            if isinstance(packet, Call):
+                msg = "an event before CONNECT"
+                raise ProtocolError(msg)
+            if not isinstance(packet, Connect):
+                continue
+            if packet.namespace != "/":
+                outbox.write(frames.connect_error("Invalid namespace", {"code": "bad_request"}, packet.namespace))
+                continue
+            try:
+                admitted = await self._identify(packet, admitted)
+                client = self._welcome(scope, outbox, admitted)
+            except LivedocsError as error:
+                self._metrics.handshakes.labels(error.on_socket()).inc()
+                outbox.write(frames.connect_error(error.detail, {"code": error.on_socket()}))
+                outbox.close(1008)
+                return None
+            heartbeat.connected = True
+            self._wheel.put(heartbeat, self._settings.ping_interval)
+            return client
+
+    async def _identify(self, packet: Connect, admitted: _Admitted | None) -> _Admitted:
+        """Authenticate CONNECT itself: the handshake's credential may have ended since, or there was none."""
+        auth = packet.auth
+        token = auth.get("token") if isinstance(auth, dict) else None
+        if admitted is not None and token is not None:
+            raise MultipleCredentials
+        if admitted is not None:
+            token = admitted.token
+        if not isinstance(token, str) or not token:
+            raise Unauthenticated
+        if not well_formed(token):
+            raise InvalidToken
+        principal, tenant = await self._authenticator.token(token)
+        return _Admitted(principal, tenant, token)
+
+    def _welcome(self, scope: Scope, outbox: Outbox, admitted: _Admitted) -> Client:
+        principal = admitted.principal
+        user = (principal.tenant, principal.subject)
+        if self._per_user[user] >= self._settings.max_sockets_per_user:
+            raise TooManyConnections
+        client = Client(
+            uuid4().hex,
+            principal,
+            admitted.tenant,
+            outbox,
+            self._bounds,
+            address=self._edge.address(scope),
+            since=time.time(),
+        )
+        self._clients[client.sid] = client
+        self._per_user[user] += 1
+        self._sessions.attach(client, admitted.token)
+        self._metrics.sockets.labels(principal.tenant).inc()
+        self._metrics.handshakes.labels("ok").inc()
+        client.send(frames.connected(client.sid))
+        return client
+
+    async def _next(self, receive: Receive) -> Any:
+        """The next packet, or None when the peer is gone."""
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        text = message.get("text")
+        if text is None:
+            msg = "binary messages are refused"
+            raise ProtocolError(msg)
+        return parse(text)
+
+    async def _converse(self, receive: Receive, client: Client, heartbeat: _Heartbeat) -> None:
+        while client.closed is None:
+            match await self._next(receive):
+                case None | Leave():
+                    return
+                case Pong():
+                    self._wheel.put(heartbeat, heartbeat.pong())
+                case Call() as call:
+                    await self._calls.answer(client, call)
+                case Connect():
+                    # Each CONNECT is authenticated: a second one needs a connection of its own.
+                    msg = "a second CONNECT"
+                    raise ProtocolError(msg)
+
+    def _forget(self, client: Client) -> None:
+        client.closed = client.closed or "gone"
+        for membership in tuple(self._fanout.rooms.of_member(client).values()):
+            self._fanout.remove(membership)
+        self._sessions.detach(client)
+        del self._clients[client.sid]
+        user = (client.principal.tenant, client.principal.subject)
+        self._per_user[user] -= 1
+        if not self._per_user[user]:
+            del self._per_user[user]
+        self._metrics.sockets.labels(user[0]).dec()
+
+    async def _reauthenticate(self, client: Client, token: str) -> None:
+        principal, _ = await self._authenticator.token(token, fresh=True)
+        if (principal.tenant, principal.subject) != (client.principal.tenant, client.principal.subject):
+            detail = "The new token is somebody else's."
+            raise Forbidden(detail)
+        if principal.groups != client.principal.groups:
+            await self._joins.reauthorize(client, principal)
+        self._sessions.detach(client)
+        client.principal = principal
+        self._sessions.attach(client, token)
+
+    # -- all sockets --
+
+    def tenants_changed(self, tenant_of: Callable[[str], Tenant | None]) -> None:
+        """Apply the registry as it is now: everyone of a suspended or deleted tenant is out at once."""
+        for client in self.clients:
+            tenant = tenant_of(client.tenant.slug)
+            if tenant is None or not tenant.active:
+                self._metrics.disconnects.labels("tenant_suspended").inc()
+                client.close("tenant_suspended")
+            else:
+                client.tenant = tenant
+
+    async def drain(self, grace: float) -> None:
+        """Send everyone elsewhere, give them `grace` seconds, then close what is left."""
+        self._draining = True
+        frame = frames.event("$goaway", {"reason": "shutdown", "within_ms": int(grace * 1000)})
+        for client in self.clients:
+            client.send(frame)
+        try:
+            async with asyncio.timeout(grace):
+                await self._empty.wait()
+        except TimeoutError:
+            for client in self.clients:
+                client.close("shutdown")

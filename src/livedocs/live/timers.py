@@ -1,0 +1,67 @@
+"""One timer for many sockets: pings and time-outs that need no precision, without a task or a handle each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timed(Protocol):
+    """What a wheel turns for."""
+
+    def tick(self) -> float | None:
+        """Do what is due. Returns the seconds until next time, or None for never again. Must not raise."""
+
+
+class TimerWheel:
+    """Calls `tick` of many objects, each when it is due, to the nearest `resolution`.
+
+    Args:
+        resolution: seconds between turns.
+        clock: monotonic seconds; injected for tests.
+    """
+
+    def __init__(self, *, resolution: float = 0.25, clock: Callable[[], float] | None = None) -> None:
+        self._resolution = resolution
+        self._clock = clock or asyncio.get_running_loop().time
+        self._slots: dict[int, set[Timed]] = defaultdict(set)
+        # Invariant: an object is in the slot `_due` names, and in no other.
+        self._due: dict[Timed, int] = {}
+        self._turned = self._slot(0.0)
+
+    def _slot(self, delay: float) -> int:
+        return int((self._clock() + delay) / self._resolution)
+
+    def put(self, timed: Timed, delay: float) -> None:
+        """Have it ticked in `delay` seconds instead of whenever it was due before."""
+        self.take(timed)
+        slot = max(self._slot(delay), self._turned + 1)
+        self._slots[slot].add(timed)
+        self._due[timed] = slot
+
+    def take(self, timed: Timed) -> None:
+        """Never tick it again."""
+        slot = self._due.pop(timed, None)
+        if slot is not None:
+            self._slots[slot].discard(timed)
+
+    def turn(self) -> None:
+        """Tick everything that is due."""
+        now = self._slot(0.0)
+        while self._turned < now:
+            self._turned += 1
+            for timed in self._slots.pop(self._turned, ()):
+                # An earlier one of this slot may have taken it away.
+                if self._due.pop(timed, None) is None:
+                    continue
+                delay = timed.tick()
+                if delay is not None:
+                    self.put(timed, delay)
+
+    async def run(self) -> None:
+        """Turn until cancelled."""
+        while True:
+            await asyncio.sleep(self._resolution)
+            self.turn()

@@ -1,0 +1,212 @@
+"""The way out of the process: bytes to one socket, all on one path and in one order.
+
+Under Hypercorn over HTTP/1.1 finished frames go straight to the socket's asyncio transport; elsewhere (HTTP/2,
+another server) through ASGI's `send`. This is the only module that touches Hypercorn's private attributes; it was
+written against the versions in `TESTED` and `tests/integration/test_transport.py` fails if the direct path is not
+taken on the installed one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, Protocol
+
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from wsproto.events import Message
+
+from livedocs.live import frames
+from livedocs.live.frames import Frame
+
+TESTED = ("0.18",)
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# A peer that does not take the close frame and what is ahead of it within that many seconds is cut off.
+_LINGER = 2.0
+
+
+class Outbox(Protocol):
+    """Where a socket's frames go. Never blocks, never raises."""
+
+    path: Literal["direct", "asgi"]
+
+    def write(self, frame: Frame) -> None:
+        """Send a frame behind all earlier ones."""
+
+    def backlog(self) -> tuple[int, int]:
+        """Bytes and messages that the peer has not taken yet."""
+
+    def close(self, code: int) -> None:
+        """Send what is waiting, then close; cut off if that takes too long."""
+
+    def abort(self) -> None:
+        """Cut off at once; what is waiting is lost."""
+
+
+class DirectOutbox:
+    """Writes to the asyncio transport under Hypercorn's feet."""
+
+    __slots__ = ("_messages", "_transport")
+
+    path: Literal["direct", "asgi"] = "direct"
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self._transport = transport
+        # Messages written since the transport's buffer was last seen empty.
+        self._messages = 0
+
+    def write(self, frame: Frame) -> None:
+        """Send a frame behind all earlier ones."""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        self._messages = self._messages + 1 if transport.get_write_buffer_size() else 1
+        transport.write(frame.wire)
+
+    def backlog(self) -> tuple[int, int]:
+        """Bytes and messages that the peer has not taken yet."""
+        size = self._transport.get_write_buffer_size()
+        return size, self._messages if size else 0
+
+    def close(self, code: int) -> None:
+        """Send what is waiting, then close; cut off if that takes too long."""
+        if not self._transport.is_closing():
+            self._transport.write(frames.close(code))
+            self._transport.close()
+            asyncio.get_running_loop().call_later(_LINGER, self._transport.abort)
+
+    def abort(self) -> None:
+        """Cut off at once; what is waiting is lost."""
+        self._transport.abort()
+
+
+class AsgiOutbox:
+    """Queues for ASGI's `send`, which one task awaits; the task lives only while something waits."""
+
+    __slots__ = ("_bytes", "_closing", "_owner", "_queue", "_send", "_task")
+
+    path: Literal["direct", "asgi"] = "asgi"
+
+    def __init__(self, send: Send, owner: asyncio.Task[Any] | None) -> None:
+        self._send = send
+        # The task that serves the socket: when it ends, the server closes the connection.
+        self._owner = owner
+        self._queue: deque[Frame] = deque()
+        self._bytes = 0
+        self._closing: int | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def write(self, frame: Frame) -> None:
+        """Send a frame behind all earlier ones."""
+        if self._closing is None:
+            self._queue.append(frame)
+            self._bytes += len(frame.text)
+            self._wake()
+
+    def backlog(self) -> tuple[int, int]:
+        """Bytes and messages that the peer has not taken yet."""
+        return self._bytes, len(self._queue)
+
+    def close(self, code: int) -> None:
+        """Send what is waiting, then close; cut off if that takes too long."""
+        if self._closing is None:
+            self._closing = code
+            self._wake()
+            asyncio.get_running_loop().call_later(_LINGER, self.abort)
+
+    def abort(self) -> None:
+        """Cut off at once; what is waiting is lost."""
+        self._queue.clear()
+        self._bytes = 0
+        self._closing = self._closing or 1011
+        if self._task is not None:
+            self._task.cancel()
+        if self._owner is not None:
+            self._owner.cancel()
+
+    def _wake(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._drain(), name="asgi-outbox")
+
+    async def _drain(self) -> None:
+        try:
+            while self._queue:
+                frame = self._queue[0]
+                await self._send({"type": "websocket.send", "text": frame.text.decode()})
+                # `abort` may have emptied the queue meanwhile.
+                if self._queue:
+                    self._bytes -= len(self._queue.popleft().text)
+            if self._closing is not None:
+                await self._send({"type": "websocket.close", "code": self._closing})
+        except (OSError, RuntimeError):
+            self._queue.clear()
+            self._bytes = 0
+        finally:
+            self._task = None
+
+
+class _BoundedBuffer(WebsocketBuffer):
+    """Hypercorn's message buffer, with an end.
+
+    Hypercorn's own goes on growing after it has refused a message: one fragmented message took a process from 44
+    to 249 MB. Here the first overflow stops reading and cuts the connection off.
+    """
+
+    def __init__(self, max_length: int, transport: asyncio.Transport) -> None:
+        super().__init__(max_length)
+        self._transport = transport
+        self._overflown = False
+
+    def extend(self, event: Message[Any]) -> None:
+        if self._overflown:
+            raise FrameTooLargeError
+        try:
+            super().extend(event)
+        except FrameTooLargeError:
+            self._overflown = True
+            self.clear()
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+                # Hypercorn writes the close frame (1009) after this returns.
+                asyncio.get_running_loop().call_later(0.1, self._transport.abort)
+            raise
+
+
+def direct_transport(send: Send) -> asyncio.Transport | None:
+    """The asyncio transport behind ASGI's `send`, or None where there is no such way."""
+    stream = getattr(send, "__self__", None)
+    if not isinstance(stream, WSStream):
+        return None
+    protocol = getattr(stream.send, "__self__", None)
+    if not isinstance(protocol, H11Protocol):
+        return None
+    server = getattr(protocol.send, "__self__", None)
+    if not isinstance(server, TCPServer):
+        return None
+    transport = server.writer.transport
+    return transport if isinstance(transport, asyncio.Transport) else None
+
+
+def decline_compression(send: Send) -> None:
+    """Have the WebSocket accepted without permessage-deflate.
+
+    Hypercorn takes it whenever it is offered: a compression context per socket, and 292 KB of input that became
+    389 MB. To be called before `websocket.accept`.
+    """
+    stream = getattr(send, "__self__", None)
+    if isinstance(stream, WSStream):
+        stream.handshake.extensions = None
+
+
+def open_outbox(send: Send, max_message: int) -> Outbox:
+    """The way out of an accepted WebSocket, with a bound on what comes in; for after `websocket.accept`."""
+    transport = direct_transport(send)
+    if transport is None:
+        return AsgiOutbox(send, asyncio.current_task())
+    stream: WSStream = send.__self__  # type: ignore[attr-defined] # direct_transport has looked
+    stream.buffer = _BoundedBuffer(max_message, transport)
+    return DirectOutbox(transport)
