@@ -1,0 +1,41 @@
+# The two commands: `make demo` and `make test`. Both do all set-up first; a second run finds it done.
+#
+#   make demo [PORT=8000] [OAUTH_PORT=PORT+1] [MONGO_PORT=PORT+2] [FRESH=1]
+
+# Given on the command line or in the environment; scripts/demo has the defaults.
+export PORT OAUTH_PORT MONGO_PORT FRESH
+
+.PHONY: help setup demo test lint fmt lock clean
+
+help:
+	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
+
+## make demo    set up and start everything on this machine: http://localhost:8000
+demo:
+	@scripts/demo
+
+## make test    set up, check and run every test
+test:
+	@scripts/test
+
+## make setup   only the set-up, for development
+setup:
+	@scripts/setup dev
+
+## make lint    ruff, mypy and the front end's type check
+lint: setup
+	@scripts/lint
+
+## make fmt     format the code and mend what can be mended by a machine
+fmt: setup
+	@.venv/bin/ruff check --fix-only --quiet .
+	@.venv/bin/ruff format .
+
+## make lock    write the lock files anew from pyproject.toml (needs uv)
+lock:
+	@scripts/lock
+
+## make clean   remove what set-up and tests made; the demo's data in .livedocs/ stays
+clean:
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis test-results
+	rm -rf frontend/node_modules frontend/dist tests/clients/node/node_modules

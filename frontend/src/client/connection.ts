@@ -1,0 +1,148 @@
+/**
+ * The connection as a state machine. Pure: a state and an event in, a state and what is to be done out.
+ *
+ *     idle -> connecting -> live -> checking -> connecting | waiting | refreshing | refused
+ *                                   waiting -> connecting
+ *                                refreshing -> connecting | expired | waiting
+ *
+ * A browser does not tell a script why a WebSocket was refused, so after each loss the session endpoint is asked.
+ */
+
+export type Connection =
+  | { readonly kind: 'idle' }
+  | { readonly kind: 'connecting'; readonly attempt: number }
+  | { readonly kind: 'live'; readonly renewal: 'none' | 'refreshing' | 'replacing' }
+  | { readonly kind: 'checking'; readonly attempt: number }
+  | { readonly kind: 'waiting'; readonly attempt: number }
+  | { readonly kind: 'refreshing'; readonly attempt: number }
+  | { readonly kind: 'expired' }
+  | { readonly kind: 'refused'; readonly code: string };
+
+export type ConnectionEvent =
+  | { readonly kind: 'start' }
+  | { readonly kind: 'stop' }
+  | { readonly kind: 'opened' }
+  | { readonly kind: 'failed'; readonly code?: string }
+  | { readonly kind: 'closed' }
+  | { readonly kind: 'session'; readonly state: 'valid' | 'ended' | 'unreachable' }
+  | { readonly kind: 'session'; readonly state: 'refused'; readonly code: string }
+  | { readonly kind: 'refreshed'; readonly outcome: 'renewed' | 'ended' | 'unreachable' }
+  | { readonly kind: 'retry' }
+  | { readonly kind: 'expiring' }
+  | { readonly kind: 'goaway'; readonly withinMs: number }
+  | { readonly kind: 'replaced' }
+  | { readonly kind: 'replaceFailed' };
+
+export type Effect =
+  | { readonly kind: 'open' }
+  | { readonly kind: 'close' }
+  | { readonly kind: 'check' }
+  | { readonly kind: 'refresh' }
+  /** Open a second socket, join everything there with its cursors, then close the first. */
+  | { readonly kind: 'replace'; readonly withinMs: number }
+  | { readonly kind: 'retryAfter'; readonly ms: number };
+
+export type Step = readonly [Connection, readonly Effect[]];
+
+/** Refusals that trying again does not change. */
+const FINAL: readonly string[] = ['forbidden_origin', 'forbidden', 'unknown_tenant', 'tenant_suspended'];
+
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 20_000;
+
+/** The longest wait before that attempt; the caller takes a random part of it, so that clients come back spread. */
+export function backoff(attempt: number): number {
+  return Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(attempt, 10));
+}
+
+function open(attempt: number): Step {
+  return [{ kind: 'connecting', attempt }, [{ kind: 'open' }]];
+}
+
+function wait(attempt: number): Step {
+  return [{ kind: 'waiting', attempt }, [{ kind: 'retryAfter', ms: backoff(attempt) }]];
+}
+
+function refresh(attempt: number): Step {
+  return [{ kind: 'refreshing', attempt }, [{ kind: 'refresh' }]];
+}
+
+/** What follows. An event that makes no sense in a state changes nothing: it came from a socket that is gone. */
+export function step(state: Connection, event: ConnectionEvent): Step {
+  if (event.kind === 'stop') return [{ kind: 'idle' }, [{ kind: 'close' }]];
+  switch (state.kind) {
+    case 'idle':
+    case 'expired':
+    case 'refused':
+      return event.kind === 'start' ? open(0) : [state, []];
+    case 'connecting':
+      return whileConnecting(state, event);
+    case 'live':
+      return whileLive(state, event);
+    case 'checking':
+      return event.kind === 'session' ? afterCheck(state.attempt, event) : [state, []];
+    case 'waiting':
+      return event.kind === 'retry' || event.kind === 'start' ? open(state.attempt) : [state, []];
+    case 'refreshing':
+      if (event.kind !== 'refreshed') return [state, []];
+      // A fresh token that is refused again must not become a busy loop.
+      if (event.outcome === 'renewed') return state.attempt > 1 ? wait(state.attempt) : open(state.attempt);
+      return event.outcome === 'ended' ? [{ kind: 'expired' }, []] : wait(state.attempt);
+  }
+}
+
+function whileConnecting(state: Connection & { kind: 'connecting' }, event: ConnectionEvent): Step {
+  switch (event.kind) {
+    case 'opened':
+    case 'replaced':
+      return [{ kind: 'live', renewal: 'none' }, []];
+    case 'failed':
+      if (event.code !== undefined && FINAL.includes(event.code)) {
+        return [{ kind: 'refused', code: event.code }, [{ kind: 'close' }]];
+      }
+      return [{ kind: 'checking', attempt: state.attempt + 1 }, [{ kind: 'check' }]];
+    case 'closed':
+    case 'replaceFailed':
+      return [{ kind: 'checking', attempt: state.attempt + 1 }, [{ kind: 'check' }]];
+    default:
+      return [state, []];
+  }
+}
+
+function whileLive(state: Connection & { kind: 'live' }, event: ConnectionEvent): Step {
+  switch (event.kind) {
+    case 'closed':
+      // The socket that was to take over is on its way already.
+      if (state.renewal === 'replacing') return [{ kind: 'connecting', attempt: 0 }, []];
+      return [{ kind: 'checking', attempt: 0 }, [{ kind: 'check' }]];
+    case 'expiring':
+      return state.renewal === 'none' ? [{ ...state, renewal: 'refreshing' }, [{ kind: 'refresh' }]] : [state, []];
+    case 'refreshed':
+      if (state.renewal !== 'refreshing') return [state, []];
+      return event.outcome === 'renewed'
+        ? [{ ...state, renewal: 'replacing' }, [{ kind: 'replace', withinMs: 0 }]]
+        : [{ ...state, renewal: 'none' }, []];
+    case 'goaway':
+      return state.renewal === 'none'
+        ? [{ ...state, renewal: 'replacing' }, [{ kind: 'replace', withinMs: event.withinMs }]]
+        : [state, []];
+    case 'replaced':
+    case 'replaceFailed':
+      return [{ ...state, renewal: 'none' }, []];
+    default:
+      return [state, []];
+  }
+}
+
+function afterCheck(attempt: number, event: ConnectionEvent & { kind: 'session' }): Step {
+  switch (event.state) {
+    case 'valid':
+      return attempt === 0 ? open(0) : wait(attempt);
+    case 'ended':
+      return refresh(attempt);
+    case 'unreachable':
+      return wait(attempt);
+    case 'refused':
+      return [{ kind: 'refused', code: event.code }, [{ kind: 'close' }]];
+  }
+}

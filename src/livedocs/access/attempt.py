@@ -1,0 +1,98 @@
+"""A login under way: what must come back from the provider, sealed into a cookie of the browser that began it.
+
+Every process can open the seal, because its key comes from the client secret that they share, and nobody else can:
+the cookie tells a thief nothing and cannot be made up.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+LIFETIME = timedelta(minutes=10)
+"""How long a login may take; the cookie lives as long."""
+
+_PURPOSE = b"livedocs login attempt v1"
+_NONCE_BYTES = 12
+# Printable ASCII without the backslash, which browsers read as a slash; tabs and line ends they leave out, so that
+# "/\t/evil.example" would be "//evil.example".
+_LOCAL_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,1023}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to log in.
+
+    Attributes:
+        state: comes back in the redirect (RFC 6749, 10.12).
+        nonce: comes back inside the ID token (OpenID Connect Core, 15.5.2).
+        verifier: proves to the token endpoint that we began it (RFC 7636).
+        return_to: local path to show afterwards.
+        started_at: seconds since the epoch.
+    """
+
+    state: str = field(repr=False)
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
+    return_to: str
+    started_at: int
+
+    @classmethod
+    def begin(cls, return_to: str, now: datetime) -> Attempt:
+        """A new one, with fresh secrets of 256 bits each."""
+        return cls(
+            state=secrets.token_urlsafe(32),
+            nonce=secrets.token_urlsafe(32),
+            verifier=secrets.token_urlsafe(32),
+            return_to=return_to,
+            started_at=int(now.timestamp()),
+        )
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it is too late to come back."""
+        return datetime.fromtimestamp(self.started_at, UTC) + LIFETIME
+
+
+def local_path(text: str | None) -> str:
+    """The path if it leads to a page of this server, else `/`.
+
+    Nobody is sent to another site after a login (RFC 9700, 4.11), nor to `/auth/...`, which would begin the next.
+    """
+    if text is None or not _LOCAL_PATH.match(text) or text.startswith("/auth/"):
+        return "/"
+    return text
+
+
+class Seal:
+    """Encrypts and authenticates attempts: AES-256-GCM, the key from the client secret by HKDF (RFC 5869)."""
+
+    def __init__(self, client_secret: str) -> None:
+        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(client_secret.encode())
+        self._cipher = AESGCM(key)
+
+    def close(self, attempt: Attempt) -> str:
+        """The attempt as a cookie value."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, orjson.dumps(asdict(attempt)), _PURPOSE)
+        return base64.urlsafe_b64encode(nonce + sealed).decode("ascii")
+
+    def open(self, text: str, now: datetime) -> Attempt | None:
+        """The attempt in a cookie value; None when we did not seal it, or too long ago."""
+        try:
+            sealed = base64.urlsafe_b64decode(text.encode("ascii"))
+            plain = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _PURPOSE)
+        except (InvalidTag, ValueError, binascii.Error):
+            return None
+        attempt = Attempt(**orjson.loads(plain))
+        return attempt if now < attempt.ends_at else None

@@ -1,0 +1,214 @@
+"""Asking the OAuth service what a token is worth (RFC 7662), and remembering the answer for a moment.
+
+It fails closed: whatever is not a clear yes is no. What is remembered never outlives the token's `exp`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from livedocs.access.breaker import Breaker
+from livedocs.access.claims import Expectations, Refused, is_answer, judge
+from livedocs.access.credentials import well_formed
+from livedocs.access.flights import Flights
+from livedocs.access.issuer import Answer, Issuer
+from livedocs.access.memory import Memory
+from livedocs.access.principal import Principal
+from livedocs.config import Settings
+from livedocs.errors import AuthUnavailable, InvalidToken
+from livedocs.telemetry import Metrics, get_logger
+
+_log = get_logger(__name__)
+
+_REMEMBERED = 10_000
+# A provider that replicates may say no to a token it has just issued: do not repeat that for long.
+_LONGEST_NO = timedelta(seconds=10)
+_READINESS = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """Nothing was learned about the token. `retry_after` is in seconds."""
+
+    reason: str
+    retry_after: float = 1.0
+    # Whether it says anything about the provider's health.
+    counts: bool = True
+
+
+Verdict = Principal | Refused | Unreachable
+
+
+def token_id(token: str) -> str:
+    """The token's SHA-256, hexadecimal: what stands for it in caches, logs and metrics."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Introspector:
+    """Tokens to principals, by introspection.
+
+    Args:
+        settings: `oauth_*` and `introspection_cache`.
+        issuer: the service asked.
+        metrics: `introspections` and `introspection_seconds`.
+        now: the clock, aware UTC.
+        breaker: decides when a failing service is left alone.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        issuer: Issuer,
+        metrics: Metrics,
+        *,
+        now: Callable[[], datetime],
+        breaker: Breaker | None = None,
+    ) -> None:
+        self._expected = Expectations.of(settings)
+        self._endpoint = settings.oauth_introspection_url
+        self._yes_for = timedelta(seconds=settings.introspection_cache)
+        self._no_for = min(self._yes_for, _LONGEST_NO)
+        self._issuer = issuer
+        self._metrics = metrics
+        self._now = now
+        self._breaker = breaker or Breaker()
+        self._calls: Flights[Verdict] = Flights()
+        self._probes: Flights[bool] = Flights()
+        # Two memories, so that a flood of made-up tokens pushes out no good one.
+        self._principals: Memory[Principal] = Memory(_REMEMBERED)
+        self._refusals: Memory[Refused] = Memory(_REMEMBERED)
+        self._readiness: Memory[bool] = Memory(1)
+
+    async def principal(self, token: str, *, fresh: bool = False) -> Principal:
+        """Who a token speaks for.
+
+        Args:
+            token: as the client sent it.
+            fresh: ask the service, whatever is remembered.
+
+        Raises:
+            InvalidToken: inactive, expired, malformed, or not meant for this server; `reason` says which.
+            AuthUnavailable: the service could not be asked, or gave no answer one could use.
+        """
+        if not well_formed(token):
+            raise InvalidToken
+        identifier = token_id(token)
+        verdict: Verdict | None = None if fresh else self._remembered(identifier)
+        if verdict is None:
+            verdict = await self._calls.share(identifier, lambda: self._look(token, identifier))
+        match verdict:
+            case Principal():
+                return verdict
+            case Refused(reason):
+                raise InvalidToken(reason=reason)
+            case Unreachable(retry_after=retry_after):
+                raise AuthUnavailable(retry_after=retry_after)
+
+    async def reachable(self) -> bool:
+        """Whether the service can be asked, with our own credentials, now; remembered for a few seconds."""
+        known = self._readiness.get("", self._now())
+        return known if known is not None else await self._probes.share("", self._probe)
+
+    def forget(self, token_id: str) -> None:
+        """Remember nothing of a token, not even the answer that is on its way; after a logout."""
+        self._principals.drop(token_id)
+        self._refusals.drop(token_id)
+        self._calls.detach(token_id)
+
+    async def aclose(self) -> None:
+        """End the calls in the air. The issuer is closed by its owner."""
+        await self._calls.aclose()
+        await self._probes.aclose()
+
+    def _remembered(self, identifier: str) -> Principal | Refused | None:
+        now = self._now()
+        return self._principals.get(identifier, now) or self._refusals.get(identifier, now)
+
+    async def _look(self, token: str, identifier: str) -> Verdict:
+        # Counted from here: a revocation while the answer is on its way must not be hidden for longer than stated.
+        asked_at = self._now()
+        verdict = await self._ask(token, identifier)
+        if not self._calls.is_current(identifier):
+            # Logged out meanwhile; the answer may be from before that.
+            return await self._calls.share(identifier, lambda: self._look(token, identifier))
+        self._remember(identifier, verdict, asked_at)
+        return verdict
+
+    def _remember(self, identifier: str, verdict: Verdict, asked_at: datetime) -> None:
+        if isinstance(verdict, Principal):
+            self._refusals.drop(identifier)
+            self._principals.put(identifier, verdict, min(asked_at + self._yes_for, verdict.expires_at))
+        elif isinstance(verdict, Refused):
+            self._principals.drop(identifier)
+            self._refusals.put(identifier, verdict, asked_at + self._no_for)
+
+    async def _ask(self, token: str, identifier: str) -> Verdict:
+        now = self._now()
+        if not self._breaker.allows(now):
+            self._metrics.introspections.labels(result="not_asked").inc()
+            return Unreachable("breaker", retry_after=self._breaker.wait(now))
+        body = await self._call(token)
+        if isinstance(body, Unreachable):
+            self._metrics.introspections.labels(result=body.reason).inc()
+            return body
+        verdict = judge(body, self._expected, token_id=identifier, now=self._now())
+        result = "active" if isinstance(verdict, Principal) else verdict.reason
+        self._metrics.introspections.labels(result=result).inc()
+        if isinstance(verdict, Refused) and verdict.reason not in {"inactive", "expired"}:
+            # The provider vouches for it and we do not: worth a line for whoever sets the two up.
+            _log.info("token_refused", token_id=identifier, reason=verdict.reason)
+        return verdict
+
+    async def _probe(self) -> bool:
+        # A token that nobody has: a provider that knows us says `active: false`.
+        body = await self._call(secrets.token_urlsafe(24))
+        reachable = not isinstance(body, Unreachable)
+        self._readiness.put("", reachable, self._now() + _READINESS)
+        return reachable
+
+    async def _call(self, token: str) -> dict[str, Any] | Unreachable:
+        """One call of the service; the breaker learns how it went."""
+        with self._metrics.introspection_seconds.time():
+            outcome = await self._exchange(token)
+        if not isinstance(outcome, Unreachable):
+            self._breaker.succeeded()
+        elif outcome.counts:
+            self._breaker.failed(self._now())
+        return outcome
+
+    async def _exchange(self, token: str) -> dict[str, Any] | Unreachable:
+        try:
+            endpoint = self._endpoint or (await self._issuer.metadata()).introspection_endpoint
+        except AuthUnavailable:
+            return Unreachable("discovery")
+        if not endpoint:
+            _log.error("introspection_misconfigured", reason="the provider names no introspection endpoint")
+            return Unreachable("misconfigured")
+        form = urlencode({"token": token, "token_type_hint": "access_token"})
+        answer = await self._issuer.post(endpoint, form)
+        if not isinstance(answer, Answer):
+            _log.warning("introspection_failed", reason=answer.reason)
+            return Unreachable(answer.reason, counts=answer.reason != "crowded")
+        return _usable(answer)
+
+
+def _usable(answer: Answer) -> dict[str, Any] | Unreachable:
+    if answer.status in {401, 403}:
+        # It does not know us: our client id or secret is wrong, and no token of a user is to blame.
+        _log.error("introspection_misconfigured", status=answer.status)
+        return Unreachable("misconfigured")
+    if answer.status != 200:
+        _log.warning("introspection_failed", status=answer.status)
+        # 400 is about the token sent. Whoever sends odd ones must not be able to open the breaker for all.
+        return Unreachable("status", counts=answer.status != 400)
+    if not is_answer(answer.body):
+        _log.error("introspection_failed", reason="not an introspection answer")
+        return Unreachable("shape")
+    body: dict[str, Any] = answer.body
+    return body

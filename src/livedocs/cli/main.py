@@ -1,0 +1,113 @@
+"""The `livedocs` command. What a command needs is imported inside it: nobody waits for parts that stay unused."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from livedocs import __version__
+
+_ELSEWHERE = {
+    "tenant": "livedocs.cli.tenants",
+    "grant": "livedocs.cli.grants",
+    "doctor": "livedocs.cli.doctor",
+    "watch": "livedocs.cli.watch",
+}
+"""Commands and the modules that define them, under the same name."""
+
+
+class _Commands(click.Group):
+    """A group whose larger commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(_ELSEWHERE[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="livedocs")
+def main() -> None:
+    """MongoDB documents, live in the browser, for those who may see them.
+
+    `livedocs demo` starts everything on this machine. The other commands read their settings from LIVEDOCS_*
+    environment variables.
+    """
+
+
+@main.command()
+def serve() -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    from livedocs.cli.settings import load  # noqa: PLC0415
+
+    settings = load()
+    from livedocs.app import run  # noqa: PLC0415
+
+    run(settings)
+
+
+@main.command()
+@click.option("--to", "target", metavar="NAME", help="The last migration to be applied, forward or back; or zero.")
+@click.option("--list", "only_list", is_flag=True, help="Only show which are applied.")
+def migrate(target: str | None, only_list: bool) -> None:  # noqa: FBT001 - a flag of click
+    """Bring the control database up to date."""
+    from pymongo.errors import PyMongoError  # noqa: PLC0415
+
+    from livedocs.cli.settings import load  # noqa: PLC0415
+    from livedocs.store import migrate as migrations  # noqa: PLC0415
+
+    settings = load()
+    try:
+        if only_list:
+            for name, applied in migrations.status(settings):
+                click.echo(f"{'applied' if applied else 'pending':<9}{name}")
+            return
+        done = migrations.run(settings, target)
+    except (migrations.MigrationError, PyMongoError) as error:
+        raise click.ClickException(str(error)) from None
+    for name in done:
+        click.echo(name)
+    click.echo(f"{len(done)} migrations run" if done else "nothing to do")
+
+
+@main.command()
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65532), help="Of the server.")
+@click.option("--oauth-port", type=click.IntRange(1, 65535), help="Of the OAuth provider.  [default: PORT + 1]")
+@click.option("--mongo-port", type=click.IntRange(1, 65535), help="Of mongod.  [default: PORT + 2]")
+@click.option(
+    "--data-dir",
+    default=Path(".livedocs"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the data stays between two starts.",
+)
+@click.option("--fresh", is_flag=True, help="Start over without the data of earlier starts.")
+@click.option("--stop-with-parent", is_flag=True, help="End when the process that started this one has ended.")
+def demo(**options: Any) -> None:
+    """Start everything on this machine: mongod, an OAuth provider, demo tenants and people, the server."""
+    from livedocs.demo.run import demo as start  # noqa: PLC0415
+
+    raise SystemExit(start(**options))
+
+
+@main.command()
+@click.option("--user", required=True, help="A person of the demo (alice, bob, ada, carol), or acme-service.")
+@click.option("--tenant", required=True, help="The tenant that is theirs: acme or globex.")
+@click.option("--scope", help="Scopes, separated by spaces.  [default: all that they may have]")
+@click.option("--ttl", type=click.IntRange(1), help="Seconds until it expires.")
+@click.option("--oauth-port", default=8001, show_default=True, type=click.IntRange(1, 65535))
+def token(**options: Any) -> None:
+    """Print an access token of the development OAuth provider."""
+    from livedocs.demo.token import TokenError, fetch_token  # noqa: PLC0415
+
+    try:
+        click.echo(fetch_token(**options))
+    except TokenError as error:
+        raise click.ClickException(str(error)) from None

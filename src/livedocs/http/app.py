@@ -1,0 +1,163 @@
+"""The HTTP interface as a Quart application: what holds for every request, and the routes' places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from quart import Quart, Response, request
+from quart.typing import ResponseTypes
+from werkzeug.exceptions import HTTPException
+
+from livedocs.access.authenticate import Authenticator
+from livedocs.access.credentials import check_csrf
+from livedocs.access.oauth import LoginClient
+from livedocs.config import Settings
+from livedocs.errors import BadRequest, LivedocsError, Unauthenticated
+from livedocs.http import auth, documents, grants, health, me, pages, reference
+from livedocs.http.caller import Caller, client_address, set_caller
+from livedocs.http.headers import security_headers
+from livedocs.http.health import Probes
+from livedocs.http.problems import Problem, of_http_exception, problem
+from livedocs.store.documents import Documents
+from livedocs.store.grants import Grants
+from livedocs.store.tenants import TenantDirectory
+from livedocs.telemetry import Metrics, get_logger
+
+_log = get_logger(__name__)
+
+# Routes for which nobody is asked who they are. All others are: a new route is closed until it is named here.
+_PUBLIC = frozenset({"auth", "health", "pages", "reference"})
+_PUBLIC_ENDPOINTS = frozenset({"openapi"})
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+# JSON is longer than the BSON it stands for: every number, date and binary is text.
+_JSON_PER_BSON = 3
+_BODY_SECONDS = 20
+
+
+def _utc() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes work with.
+
+    Attributes:
+        settings: `public_url`, origins, proxies, limits, the front end's folder.
+        metrics: counts the requests.
+        authenticator: says who sends a request.
+        tenants: the tenants in memory.
+        documents: the store's documents.
+        grants: the store's grants.
+        login: talks to the OAuth provider for browsers.
+        probes: what readiness asks.
+        on_logout: called with a token's id when its owner has logged out.
+        now: the clock, aware UTC.
+    """
+
+    settings: Settings
+    metrics: Metrics
+    authenticator: Authenticator
+    tenants: TenantDirectory
+    documents: Documents
+    grants: Grants
+    login: LoginClient
+    probes: Probes = field(default_factory=dict)
+    on_logout: Callable[[str], None] = lambda _: None
+    now: Callable[[], datetime] = _utc
+
+
+def build(services: Services) -> Quart:
+    """The application; it starts and stops nothing."""
+    settings = services.settings
+    # No folder of static files: `pages` serves a list of them.
+    app = Quart("livedocs.http", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = _JSON_PER_BSON * settings.max_document_bytes + 65536
+    app.config["BODY_TIMEOUT"] = _BODY_SECONDS
+    # A subject may hold two slashes in a row.
+    app.url_map.merge_slashes = False
+    _gate(app, services)
+    _errors(app)
+    _headers(app, services)
+    reference.describe(app)
+    app.register_blueprint(health.blueprint(services.probes))
+    app.register_blueprint(
+        auth.blueprint(settings, services.login, services.authenticator, services.on_logout, now=services.now)
+    )
+    app.register_blueprint(documents.blueprint(services.documents, settings.max_document_bytes))
+    app.register_blueprint(grants.blueprint(services.grants))
+    app.register_blueprint(me.blueprint(services.grants))
+    if settings.frontend_dir is not None:
+        app.register_blueprint(pages.blueprint(settings.frontend_dir))
+    return app
+
+
+def _gate(app: Quart, services: Services) -> None:
+    """Nobody gets to a view that is not public without saying who they are."""
+    settings = services.settings
+
+    @app.before_request
+    async def authenticate() -> None:
+        if "access_token" in request.args:
+            # It would stay in the logs of every proxy on the way (RFC 9700, 4.3.2).
+            raise BadRequest("An access token does not belong into the URL.")
+        if request.url_rule is None or _is_public():
+            return
+        held = list(request.scope["headers"])
+        found = await services.authenticator.request(held)
+        if found is None:
+            raise Unauthenticated
+        principal, tenant, credential = found
+        check_csrf(request.method, held, credential, settings.origins)
+        address = client_address(
+            request.remote_addr or "", request.headers.getlist("X-Forwarded-For"), settings.trusted_proxies
+        )
+        set_caller(Caller(principal, tenant, address))
+
+
+def _is_public() -> bool:
+    return request.endpoint in _PUBLIC_ENDPOINTS or request.blueprint in _PUBLIC
+
+
+def _errors(app: Quart) -> None:
+    """Every refusal is a problem body."""
+
+    async def refused(error: LivedocsError) -> ResponseTypes:
+        return _response(problem(error))
+
+    async def by_framework(error: HTTPException) -> ResponseTypes | HTTPException:
+        answer = of_http_exception(error)
+        return error if answer is None else _response(answer)
+
+    async def broken(error: Exception) -> ResponseTypes:
+        _log.error("request_failed", method=request.method, route=_route(), exc_info=error)
+        # What went wrong is for the log: it may hold anything.
+        return _response(problem(LivedocsError()))
+
+    app.register_error_handler(LivedocsError, refused)
+    app.register_error_handler(HTTPException, by_framework)
+    app.register_error_handler(Exception, broken)
+
+
+def _headers(app: Quart, services: Services) -> None:
+    """Every answer has the security headers, and is counted."""
+    always = security_headers(services.settings.public_url)
+
+    @app.after_request
+    async def finish(response: ResponseTypes) -> ResponseTypes:
+        for name, value in always.items():
+            response.headers.setdefault(name, value)
+        # Labels from a closed set: a method is whatever a client makes up.
+        method = request.method if request.method in _METHODS else "OTHER"
+        services.metrics.requests.labels(method, str(response.status_code)).inc()
+        return response
+
+
+def _response(answer: Problem) -> Response:
+    return Response(answer.body, answer.status, answer.headers)
+
+
+def _route() -> str:
+    return request.url_rule.rule if request.url_rule is not None else ""

@@ -1,0 +1,302 @@
+"""Logging in and out in a browser. The tokens stay in HttpOnly cookies; no answer ever repeats one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from html import escape
+from typing import Any
+
+from quart import Blueprint, Response, after_this_request, jsonify, redirect, request
+from quart.typing import ResponseTypes
+
+from livedocs.access.attempt import LIFETIME
+from livedocs.access.authenticate import Authenticator
+from livedocs.access.credentials import Credential, Headers, check_csrf, from_headers, read_cookie
+from livedocs.access.introspection import token_id
+from livedocs.access.oauth import Hint, LoginClient, Tokens
+from livedocs.access.principal import Principal
+from livedocs.config import Settings
+from livedocs.errors import (
+    AuthUnavailable,
+    Forbidden,
+    InvalidToken,
+    LivedocsError,
+    LoginFailed,
+    MultipleCredentials,
+    TokenTooLarge,
+    Unauthenticated,
+)
+from livedocs.http.cookies import Cookies, value_of
+
+# How long before its end a token should be renewed; half of what is left when that is less.
+_LEAD = timedelta(seconds=60)
+_PARAMETERS = ("code", "state", "iss", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the views work with."""
+
+    settings: Settings
+    login: LoginClient
+    authenticator: Authenticator
+    on_logout: Callable[[str], None]
+    now: Callable[[], datetime]
+    cookies: Cookies
+
+
+def blueprint(
+    settings: Settings,
+    login: LoginClient,
+    authenticator: Authenticator,
+    on_logout: Callable[[str], None],
+    *,
+    now: Callable[[], datetime],
+) -> Blueprint:
+    """The routes under `/auth`.
+
+    Args:
+        settings: `public_url` and the origins.
+        login: talks to the provider.
+        authenticator: says whom a token speaks for.
+        on_logout: called with the id of a token whose owner has logged out; closes that token's sockets.
+        now: the clock, aware UTC.
+    """
+    parts = _Parts(settings, login, authenticator, on_logout, now, Cookies.named(secure=settings.secure))
+    routes = Blueprint("auth", __name__, url_prefix="/auth")
+
+    @routes.get("/login")
+    async def begin() -> ResponseTypes:
+        """Send the browser to the login service; `return_to` is the local path to show afterwards."""
+        return await _for_people(_begin(parts))
+
+    @routes.get("/callback")
+    async def finish() -> ResponseTypes:
+        """Take the browser back from the login service and keep its tokens in cookies."""
+        return await _for_people(_finish(parts))
+
+    @routes.post("/refresh")
+    async def refresh() -> ResponseTypes:
+        """Renew the session; both cookies are set anew."""
+        return await _refresh(parts)
+
+    @routes.post("/logout")
+    async def logout() -> ResponseTypes:
+        """End the session here and at the login service."""
+        return await _logout(parts)
+
+    @routes.get("/session")
+    async def session() -> ResponseTypes:
+        """Who is logged in, and when to renew the session."""
+        return await _session(parts)
+
+    @routes.after_request
+    async def never_stored(response: ResponseTypes) -> ResponseTypes:
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return routes
+
+
+async def _begin(parts: _Parts) -> ResponseTypes:
+    elsewhere = _public_login(parts.settings)
+    if elsewhere is not None:
+        return redirect(elsewhere, 303)
+    url, sealed = await parts.login.begin(request.args.get("return_to"))
+    response = redirect(url, 303)
+    lifetime = int(LIFETIME.total_seconds())
+    response.headers.add("Set-Cookie", parts.cookies.login.setting(sealed, max_age=lifetime))
+    return response
+
+
+def _public_login(settings: Settings) -> str | None:
+    """This same page on the public origin, when the browser came by another name of ours.
+
+    The provider sends it back to the public origin, where a cookie set under the other name would be missing.
+    """
+    origin = f"{request.scheme}://{request.host}"
+    if origin == settings.public_origin or origin not in settings.allowed_origins:
+        return None
+    query = request.query_string.decode("ascii", "replace")
+    return f"{settings.public_origin}{request.path}{'?' + query if query else ''}"
+
+
+async def _finish(parts: _Parts) -> ResponseTypes:
+    # Whatever comes of it, this attempt is over.
+    _send_cookies(parts.cookies.login.clearing())
+    answer = {}
+    for name in _PARAMETERS:
+        given = request.args.getlist(name)
+        if len(given) > 1:
+            raise LoginFailed("A parameter came twice.", reason="parameters")  # RFC 6749, 3.1
+        if given:
+            answer[name] = given[0]
+    sealed = _cookie(parts.cookies.login.name)
+    tokens, return_to = await parts.login.finish(answer, sealed)
+    try:
+        # Tried here, so that a token of no use is told once instead of as a login that never holds.
+        principal, _ = await parts.authenticator.token(tokens.access_token, fresh=True)
+        _send_cookies(*_session_cookies(parts, tokens, principal))
+    except InvalidToken as error:
+        raise LoginFailed(
+            "The login service issued a token that this server cannot accept.",
+            reason="token",
+            claim=error.data.get("reason"),
+        ) from error
+    # Strict cookies do not go along on this very redirect, as the chain began on another site; they do with
+    # whatever the page then asks for.
+    return redirect(return_to, 303)
+
+
+async def _refresh(parts: _Parts) -> ResponseTypes:
+    headers = _headers()
+    spent = _refresh_cookie(parts)
+    if spent is None:
+        raise Unauthenticated
+    check_csrf(request.method, headers, Credential(spent, "cookie"), parts.settings.origins)
+    if any(name.lower() == b"authorization" for name, _ in headers):
+        raise MultipleCredentials
+    try:
+        tokens = await parts.login.refresh(spent)
+        try:
+            principal, _ = await parts.authenticator.token(tokens.access_token, fresh=True)
+        except AuthUnavailable:
+            # The old refresh token is spent: without the new one the session would be lost.
+            _send_cookies(*_session_cookies(parts, tokens, None))
+            raise
+        _send_cookies(*_session_cookies(parts, tokens, principal))
+    except (InvalidToken, Forbidden, TokenTooLarge):
+        _send_cookies(parts.cookies.access.clearing(), parts.cookies.refresh.clearing())
+        raise
+    return jsonify(_session_body(principal, parts.now(), can_refresh=tokens.refresh_token is not None))
+
+
+async def _logout(parts: _Parts) -> ResponseTypes:
+    # Needs no session: whoever asks to be logged out is, with whatever cookies are there.
+    check_csrf(request.method, _headers(), Credential("", "cookie"), parts.settings.origins)
+    _send_cookies(
+        *(cookie.clearing() for cookie in (parts.cookies.access, parts.cookies.refresh, parts.cookies.login))
+    )
+    tokens: dict[Hint, str] = {}
+    access = _cookie(parts.cookies.access.name)
+    if access:
+        tokens["access_token"] = access
+    refresh = _refresh_cookie(parts)
+    if refresh:
+        tokens["refresh_token"] = refresh
+    try:
+        await parts.login.revoke(tokens)
+    finally:
+        # Also when the browser has gone meanwhile and this request is cancelled.
+        if access:
+            parts.authenticator.forget(token_id(access))
+            parts.on_logout(token_id(access))
+    return jsonify({"post_logout_redirect": await parts.login.post_logout_redirect()})
+
+
+async def _session(parts: _Parts) -> ResponseTypes:
+    can_refresh = bool(_cookie(parts.cookies.refresh.name))
+    try:
+        credential = from_headers(_headers(), secure=parts.settings.secure)
+        known = await parts.authenticator.token(credential.token) if credential is not None else None
+    except InvalidToken:
+        known = None
+    if known is None:
+        return jsonify({"authenticated": False, "can_refresh": can_refresh})
+    return jsonify(_session_body(known[0], parts.now(), can_refresh=can_refresh))
+
+
+def _session_body(principal: Principal, now: datetime, *, can_refresh: bool) -> dict[str, Any]:
+    refresh_at = principal.expires_at - min(_LEAD, (principal.expires_at - now) / 2)
+    return {
+        "authenticated": True,
+        "tenant": principal.tenant,
+        "subject": principal.subject,
+        "name": principal.name,
+        "groups": sorted(principal.groups),
+        "scopes": sorted(principal.scopes),
+        "expires_at": _rfc3339(principal.expires_at),
+        "refresh_at": _rfc3339(refresh_at),
+        "can_refresh": can_refresh,
+    }
+
+
+def _session_cookies(parts: _Parts, tokens: Tokens, principal: Principal | None) -> list[str]:
+    """Set-Cookie headers of a session; without a principal the access token's end is not known."""
+    left = max(1, int((principal.expires_at - parts.now()).total_seconds())) if principal is not None else None
+    cookies = [parts.cookies.access.setting(tokens.access_token, max_age=left)]
+    if tokens.refresh_token is None:
+        # One of an earlier login must not renew this one.
+        cookies.append(parts.cookies.refresh.clearing())
+    else:
+        cookies.append(parts.cookies.refresh.setting(tokens.refresh_token, max_age=None))
+    return cookies
+
+
+def _headers() -> list[tuple[bytes, bytes]]:
+    headers: Headers = request.scope["headers"]
+    return list(headers)
+
+
+def _cookie(name: str) -> str | None:
+    return read_cookie(_headers(), name)
+
+
+def _refresh_cookie(parts: _Parts) -> str | None:
+    text = _cookie(parts.cookies.refresh.name)
+    return value_of(text) if text else None
+
+
+def _send_cookies(*headers: str) -> None:
+    """Set cookies on this request's answer, also when that becomes an error."""
+
+    @after_this_request
+    async def add(response: ResponseTypes) -> ResponseTypes:
+        for header in headers:
+            response.headers.add("Set-Cookie", header)
+        return response
+
+
+async def _for_people(view: Awaitable[ResponseTypes]) -> ResponseTypes:
+    """The view's answer; its refusal as a page, when the one who asks is a browser that shows it."""
+    try:
+        return await view
+    except LivedocsError as error:
+        if request.accept_mimetypes["text/html"] <= request.accept_mimetypes["application/problem+json"]:
+            raise
+        return _page(error)
+
+
+def _page(error: LivedocsError) -> Response:
+    response = Response(
+        f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(error.title)} - livedocs</title>
+</head>
+<body>
+<main>
+<h1>{escape(error.title)}</h1>
+<p>{escape(error.detail)}</p>
+<p><a href="/auth/login">Log in again</a> or <a href="/">go to the start page</a>.</p>
+</main>
+</body>
+</html>
+""",
+        error.status,
+        content_type="text/html; charset=utf-8",
+    )
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    # The address of this page holds the code and the state.
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

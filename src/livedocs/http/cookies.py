@@ -1,0 +1,77 @@
+"""The cookies this server sets: the tokens of a session, and the login under way. Pure.
+
+All are HttpOnly and bound to this very host (RFC 6265bis, 4.1.3.2). The access token's name is decided in
+`access/credentials.py`, which reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from livedocs.access.credentials import cookie_name
+from livedocs.errors import TokenTooLarge
+
+_MOST_OCTETS = 4096
+# RFC 6265, 4.1.1: cookie-octet, without the percent sign, which marks what is quoted.
+_PLAIN = "!#$&'()*+-./:<=>?@[]^_`{|}~"
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """One of our cookies, without its value."""
+
+    name: str
+    same_site: Literal["Strict", "Lax"]
+    secure: bool
+
+    def setting(self, value: str, *, max_age: int | None) -> str:
+        """The Set-Cookie header that sets it; without `max_age` (seconds) it goes with the browser's session.
+
+        Raises:
+            TokenTooLarge: name and value exceed the 4,096 octets past which a browser drops a cookie in silence.
+        """
+        quoted = quote(value, safe=_PLAIN)
+        if len(self.name) + len(quoted) > _MOST_OCTETS:
+            raise TokenTooLarge(f"The {self.name} cookie would be larger than browsers store.", limit=_MOST_OCTETS)
+        age = "" if max_age is None else f"; Max-Age={max_age}"
+        return f"{self.name}={quoted}; Path=/{age}; HttpOnly; SameSite={self.same_site}{self._security}"
+
+    def clearing(self) -> str:
+        """The Set-Cookie header that deletes it."""
+        return f"{self.name}=; Path=/; Max-Age=0; HttpOnly; SameSite={self.same_site}{self._security}"
+
+    @property
+    def _security(self) -> str:
+        return "; Secure" if self.secure else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cookies:
+    """The three of them.
+
+    Attributes:
+        access: the access token.
+        refresh: the refresh token.
+        login: the sealed attempt to log in. Lax, because the browser brings it along from the provider's site.
+    """
+
+    access: Cookie
+    refresh: Cookie
+    login: Cookie
+
+    @classmethod
+    def named(cls, *, secure: bool) -> Cookies:
+        """Their names with the `__Host-` prefix and the Secure attribute on https, without on plain http."""
+        prefix = "__Host-" if secure else ""
+        return cls(
+            access=Cookie(cookie_name(secure), "Strict", secure),
+            refresh=Cookie(prefix + "livedocs_refresh", "Strict", secure),
+            login=Cookie(prefix + "livedocs_login", "Lax", secure),
+        )
+
+
+def value_of(text: str) -> str:
+    """A cookie's value as it was before `Cookie.setting` quoted it."""
+    return unquote(text)

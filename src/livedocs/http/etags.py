@@ -1,0 +1,89 @@
+"""Entity tags and the conditions on them (RFC 9110, sections 8.8.3 and 13.1). Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import bson
+
+from livedocs.errors import BadRequest, PreconditionFailed
+from livedocs.store.validation import CODEC
+
+_TAG = re.compile(r'[ \t]*(W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
+
+Tags = frozenset[str] | Literal["*"]
+
+
+def etag(document: Mapping[str, Any]) -> str:
+    """The strong entity tag of a stored document: two documents have one only if their BSON is the same."""
+    return f'"{hashlib.sha256(bson.encode(document, codec_options=CODEC)).hexdigest()[:32]}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a request says the document must be, or must not be; None where it says nothing.
+
+    If-Match compares strongly, so weak tags are left out of it; If-None-Match compares weakly.
+    """
+
+    if_match: Tags | None = None
+    if_none_match: Tags | None = None
+
+    def check_write(self, document: Mapping[str, Any] | None) -> None:
+        """Refuse a write whose conditions do not hold; `document` is the present one.
+
+        Raises:
+            PreconditionFailed: they do not.
+        """
+        if self.if_match is not None and not _matches(self.if_match, document):
+            raise PreconditionFailed
+        if self.if_none_match is not None and _matches(self.if_none_match, document):
+            raise PreconditionFailed("There is a document that If-None-Match excludes.")
+
+    def not_modified(self, document: Mapping[str, Any]) -> bool:
+        """Whether a reader has this very document already.
+
+        Raises:
+            PreconditionFailed: the If-Match of a read does not hold.
+        """
+        if self.if_match is not None and not _matches(self.if_match, document):
+            raise PreconditionFailed
+        return self.if_none_match is not None and _matches(self.if_none_match, document)
+
+
+def conditions(if_match: str | None, if_none_match: str | None) -> Conditions:
+    """The conditions of two header values, each None when the header is absent.
+
+    Raises:
+        BadRequest: not a list of entity tags.
+    """
+    return Conditions(
+        None if if_match is None else _tags("If-Match", if_match, weak=False),
+        None if if_none_match is None else _tags("If-None-Match", if_none_match, weak=True),
+    )
+
+
+def _matches(tags: Tags, document: Mapping[str, Any] | None) -> bool:
+    if document is None:
+        return False
+    return tags == "*" or etag(document) in tags
+
+
+def _tags(header: str, value: str, *, weak: bool) -> Tags:
+    if value.strip(" \t") == "*":
+        return "*"
+    tags, at = set(), 0
+    while at < len(value):
+        found = _TAG.match(value, at)
+        if found is None:
+            raise BadRequest(f"{header} is * or a list of entity tags.", header=header)
+        if weak or not found[1]:
+            tags.add(found[2])
+        at = found.end()
+    if not value.strip(" \t"):
+        raise BadRequest(f"{header} is * or a list of entity tags.", header=header)
+    return frozenset(tags)

@@ -1,0 +1,102 @@
+"""The routes about the caller: who am I, what may I see."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from quart import Blueprint, Response, request
+from quart_schema import document_querystring, document_response, tag
+
+from livedocs.access.acl import Allowed, decide
+from livedocs.errors import BadRequest, InvalidCursor
+from livedocs.http.bodies import json_answer
+from livedocs.http.caller import caller
+from livedocs.http.grants import rfc3339
+from livedocs.http.reference import Me, MyDocuments, Paging
+from livedocs.model import Grant
+from livedocs.store.grants import Grants
+
+MOST = 500
+
+
+def blueprint(grants: Grants) -> Blueprint:
+    """The routes under `/v1/me`."""
+    routes = Blueprint("me", __name__, url_prefix="/v1/me")
+
+    @routes.get("")
+    @tag(["me"])
+    @document_response(Me)
+    async def who_am_i() -> Response:
+        """The caller as the access token names them."""
+        principal = caller().principal
+        return json_answer(
+            {
+                "tenant": principal.tenant,
+                "subject": principal.subject,
+                "name": principal.name,
+                "groups": sorted(principal.groups),
+                "scopes": sorted(principal.scopes),
+                "client_id": principal.client_id,
+                "expires_at": rfc3339(principal.expires_at),
+            }
+        )
+
+    @routes.get("/documents")
+    @tag(["me"])
+    @document_querystring(Paging)
+    @document_response(MyDocuments)
+    async def my_documents() -> Response:
+        """The UUIDs the caller has a grant on, in their order.
+
+        `next` is the `cursor` of the next page, null on the last one.
+        """
+        who = caller()
+        limit, after = _limit(request.args.get("limit")), parse_cursor(request.args.get("cursor"))
+        held = await grants.of_subjects(who.tenant.slug, who.principal.subjects, after=after, limit=limit + 1)
+        return json_answer(page(held, limit, datetime.now(UTC)))
+
+    return routes
+
+
+def page(held: Sequence[Grant], limit: int, now: datetime) -> dict[str, Any]:
+    """One page of grants sorted by UUID: at most `limit` UUIDs, with the highest role in force on each. Pure."""
+    by_uuid = [(uuid, list(group)) for uuid, group in groupby(held, lambda grant: grant.key.uuid)]
+    documents = []
+    for uuid, group in by_uuid[:limit]:
+        decision = decide(group, now)
+        if isinstance(decision, Allowed):
+            documents.append({"uuid": str(uuid), "role": decision.role.label})
+    return {"documents": documents, "next": cursor(by_uuid[limit - 1][0]) if len(by_uuid) > limit else None}
+
+
+def cursor(uuid: UUID) -> str:
+    """Where the next page begins: behind this UUID. Opaque to clients."""
+    return base64.urlsafe_b64encode(uuid.bytes).decode().rstrip("=")
+
+
+def parse_cursor(text: str | None) -> UUID | None:
+    """The UUID in a cursor.
+
+    Raises:
+        InvalidCursor: it is none of ours.
+    """
+    if text is None:
+        return None
+    try:
+        return UUID(bytes=base64.b64decode(text + "==", altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        raise InvalidCursor from None
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return 100
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MOST:
+        raise BadRequest(f"limit is a number from 1 to {MOST}.", limit=text)
+    return int(text)

@@ -1,0 +1,70 @@
+"""The one way to connect to MongoDB, so that every part reads and writes under the same guarantees."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+from bson.raw_bson import RawBSONDocument
+from pymongo import AsyncMongoClient, MongoClient
+
+from livedocs.config import Settings
+
+MongoDocument = dict[str, Any]
+
+# The collections of the control database.
+TENANTS = "tenants"
+ACL = "acl"
+AUDIT = "audit"
+GUARDS = "guards"
+PROCESSES = "processes"
+MIGRATIONS = "migrations"
+
+# Seconds. An election takes up to about twelve; a request gives up before, the stream calls again.
+_SERVER_SELECTION = 5
+_CONNECT = 5
+_SOCKET = 30
+_POOL_WAIT = 5
+
+
+def _options(appname: str) -> dict[str, Any]:
+    """Options of ours, which win over the connection string's."""
+    return {
+        "appname": appname,
+        "tz_aware": True,
+        "tzinfo": UTC,
+        "uuidRepresentation": "standard",
+        # Any driver may have written what we read: a year past 9999 or a byte that is no UTF-8 must not end the
+        # change stream for everybody.
+        "datetime_conversion": "DATETIME_AUTO",
+        "unicode_decode_error_handler": "replace",
+        # A write that is answered is one that no election can take back, and that the change stream will show.
+        "w": "majority",
+        "readConcernLevel": "majority",
+        "retryReads": True,
+        "retryWrites": True,
+        "serverSelectionTimeoutMS": _SERVER_SELECTION * 1000,
+        "connectTimeoutMS": _CONNECT * 1000,
+        "socketTimeoutMS": _SOCKET * 1000,
+        "waitQueueTimeoutMS": _POOL_WAIT * 1000,
+    }
+
+
+def connect(settings: Settings, *, appname: str = "livedocs") -> AsyncMongoClient[MongoDocument]:
+    """A client for the deployment of `settings.mongodb_uri`; nothing is sent before its first use.
+
+    Times are aware and UTC, UUIDs are `uuid.UUID` (Binary subtype 4). Close it with `await client.close()`.
+    """
+    return AsyncMongoClient(settings.mongodb_uri.get_secret_value(), **_options(appname))
+
+
+def connect_raw(settings: Settings, *, appname: str = "livedocs-stream") -> AsyncMongoClient[RawBSONDocument]:
+    """The same for the change stream: documents stay BSON until somebody wants to read one."""
+    return AsyncMongoClient(
+        settings.mongodb_uri.get_secret_value(), document_class=RawBSONDocument, **_options(appname)
+    )
+
+
+def connect_blocking(settings: Settings, *, appname: str = "livedocs-migrate") -> MongoClient[MongoDocument]:
+    """The same for code that runs outside an event loop: migrations."""
+    return MongoClient(settings.mongodb_uri.get_secret_value(), **_options(appname))

@@ -1,0 +1,141 @@
+"""Grants and documents as they were together at one cluster time: what a join is decided by and starts from.
+
+The grants are read with read concern `snapshot` first; the cluster time that reply names (`cursor.atClusterTime`)
+is then asked for in each read of the documents. The reply's `operationTime` would not do: it may be later than the
+data read, and what lies between would be lost to the joining socket.
+
+Source: https://www.mongodb.com/docs/manual/reference/read-concern-snapshot/
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from bson.timestamp import Timestamp
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import OperationFailure
+
+from livedocs.model import CollectionKey, Grant, GrantKey, Snapshot, Tenant, grant_id, parse_grant
+from livedocs.store.connection import ACL, MongoDocument
+from livedocs.store.failures import translated
+
+_SECONDS = 10.0
+_ATTEMPTS = 3
+# SnapshotTooOld, SnapshotUnavailable: a collection was created after the first read, or the time has left the
+# history kept by the server. A new round at a new time is the answer to both.
+_TIME_GONE = frozenset({239, 246})
+# Everything in the first reply, whatever its number; 16 MB are the bound, and getMore takes it from there.
+_BATCH = 2**31 - 1
+
+
+class Snapshots:
+    """Reads rounds of grants and documents. Satisfies `access.gate.SnapshotReader`."""
+
+    def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
+        self._client = client
+        self._control_database = control_database
+
+    async def read(
+        self, tenant: Tenant, uuids: Sequence[UUID], subjects: Sequence[str], with_documents: frozenset[UUID]
+    ) -> Snapshot:
+        """One round: a read of the grants and, at the same cluster time, one of each registered collection.
+
+        Args:
+            tenant: whose grants and documents.
+            uuids: of which the grants are read.
+            subjects: whose grants are read.
+            with_documents: of which the documents are read too, if there is a grant at all.
+
+        Raises:
+            Unavailable: MongoDB cannot be read now.
+        """
+        with translated(seconds=_SECONDS):
+            for _ in range(_ATTEMPTS - 1):
+                try:
+                    return await self._round(tenant, uuids, subjects, with_documents)
+                except OperationFailure as error:
+                    if error.code not in _TIME_GONE:
+                        raise
+            return await self._round(tenant, uuids, subjects, with_documents)
+
+    async def _round(
+        self, tenant: Tenant, uuids: Sequence[UUID], subjects: Sequence[str], with_documents: frozenset[UUID]
+    ) -> Snapshot:
+        """One try at it; the reads of the documents fail together when T is out of reach."""
+        at, grants = await self._grants(tenant.slug, uuids, subjects)
+        wanted = [uuid for uuid in grants if grants[uuid] and uuid in with_documents]
+        documents: dict[UUID, dict[str, list[MongoDocument]]] = {uuid: {} for uuid in wanted}
+        if not wanted:
+            return Snapshot(at, grants, documents)
+        # All of them are awaited even when one fails: no read is left running behind the caller's back.
+        replies = await asyncio.gather(
+            *(self._documents(tenant.database, name, key, wanted, at) for name, key in tenant.collections.items()),
+            return_exceptions=True,
+        )
+        for (name, key), reply in zip(tenant.collections.items(), replies, strict=True):
+            if isinstance(reply, BaseException):
+                raise reply
+            for document in reply:
+                # An array that holds the UUID matches the query too, but is no key.
+                if isinstance(document[key], UUID):
+                    documents[document[key]].setdefault(name, []).append(document)
+        return Snapshot(at, grants, documents)
+
+    async def _grants(
+        self, tenant: str, uuids: Sequence[UUID], subjects: Sequence[str]
+    ) -> tuple[Timestamp, dict[UUID, list[Grant]]]:
+        keys = [GrantKey(tenant, uuid, subject) for uuid in uuids for subject in subjects]
+        grants: dict[UUID, list[Grant]] = {uuid: [] for uuid in uuids}
+        # Causal consistency would add an afterClusterTime of its own.
+        async with self._client.start_session(causal_consistency=False) as session:
+            reply = await self._client[self._control_database].command(
+                {
+                    "find": ACL,
+                    "filter": {"_id": {"$in": [grant_id(key) for key in keys]}},
+                    "batchSize": _BATCH,
+                    "readConcern": {"level": "snapshot"},
+                },
+                session=session,
+                codec_options=self._client.codec_options,
+            )
+            async for document in self._all(reply["cursor"], session):
+                grant = parse_grant(document)
+                if grant is not None:
+                    grants[grant.key.uuid].append(grant)
+        at: Timestamp = reply["cursor"]["atClusterTime"]
+        return at, grants
+
+    async def _all(self, cursor: Mapping[str, Any], session: AsyncClientSession) -> AsyncIterator[MongoDocument]:
+        """The documents of a command's first reply and of those that follow it."""
+        batch = cursor["firstBatch"]
+        while True:
+            for document in batch:
+                yield document
+            if not cursor["id"]:
+                return
+            reply = await self._client[self._control_database].command(
+                {"getMore": cursor["id"], "collection": ACL},
+                session=session,
+                codec_options=self._client.codec_options,
+            )
+            cursor = reply["cursor"]
+            batch = cursor["nextBatch"]
+
+    async def _documents(
+        self, database: str, collection: str, key: CollectionKey, uuids: Sequence[UUID], at: Timestamp
+    ) -> list[MongoDocument]:
+        cursor = await self._client[database].cursor_command(
+            {
+                "find": collection,
+                "filter": {key: {"$in": list(uuids)}},
+                "sort": {"_id": 1},
+                "readConcern": {"level": "snapshot", "atClusterTime": at},
+            },
+            codec_options=self._client.codec_options,
+        )
+        async with cursor:
+            return await cursor.to_list()

@@ -1,0 +1,249 @@
+"""Tenants: their documents in the control database, their own databases, and the copy that requests look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure
+
+from livedocs.errors import BadRequest, Conflict, NotFound
+from livedocs.model import COLLECTION, SLUG, CollectionKey, Tenant
+from livedocs.store.connection import TENANTS, MongoDocument
+from livedocs.store.failures import translated
+from livedocs.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+_SECONDS = 30.0
+_DATABASE = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
+_SYSTEM_DATABASES = frozenset({"admin", "local", "config"})
+# The collection is the event's name, and these names mean something else to a Socket.IO client.
+_SOCKET_EVENTS = frozenset(
+    {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener", "Check"}
+)
+_NAMESPACE_EXISTS = 48
+# IndexOptionsConflict, IndexKeySpecsConflict: an index on the field is there, under other options.
+_INDEX_EXISTS = frozenset({85, 86})
+
+
+def validate_tenant(tenant: Tenant, control_database: str) -> None:
+    """Refuse names that MongoDB, a URL or a Socket.IO client could misread.
+
+    Raises:
+        BadRequest: naming the member and its value.
+    """
+    if not SLUG.match(tenant.slug):
+        raise BadRequest("A slug is 2 to 39 lower-case letters, digits and hyphens.", slug=tenant.slug)
+    reserved = {*_SYSTEM_DATABASES, control_database.lower()}
+    if not _DATABASE.match(tenant.database) or tenant.database.lower() in reserved:
+        raise BadRequest("This name cannot be a tenant's database.", database=tenant.database)
+    for name, key in tenant.collections.items():
+        validate_collection(name, key)
+
+
+def validate_collection(name: str, key: str) -> None:
+    """Refuse a collection that cannot be registered.
+
+    Raises:
+        BadRequest: naming the member and its value.
+    """
+    if not COLLECTION.match(name) or name.startswith("system.") or name in _SOCKET_EVENTS:
+        raise BadRequest("This name cannot be a registered collection.", collection=name)
+    if key not in get_args(CollectionKey):
+        raise BadRequest("A collection's key is _id or uuid.", key=key)
+
+
+def parse_tenant(document: Mapping[str, Any]) -> Tenant | None:
+    """A stored tenant, or None when it is not one that could be served."""
+    slug, database, stored = (document.get(name) for name in ("_id", "database", "collections"))
+    status = document.get("status")
+    if not (isinstance(slug, str) and isinstance(database, str) and isinstance(stored, Mapping)):
+        return None
+    if status not in {"active", "suspended"}:
+        return None
+    collections: dict[str, CollectionKey] = {}
+    for name, options in stored.items():
+        match options:
+            case {"key": "_id" | "uuid" as key}:
+                collections[name] = key
+            case _:
+                return None
+    created_at = document.get("created_at")
+    return Tenant(
+        slug,
+        database,
+        collections,
+        status,
+        dict(document.get("limits") or {}),
+        created_at if isinstance(created_at, datetime) else None,
+    )
+
+
+def _stored(tenant: Tenant) -> MongoDocument:
+    return {
+        "_id": tenant.slug,
+        "database": tenant.database,
+        "collections": {name: {"key": key} for name, key in tenant.collections.items()},
+        "limits": dict(tenant.limits),
+        "status": tenant.status,
+        "created_at": tenant.created_at or datetime.now(UTC),
+    }
+
+
+class Tenants:
+    """The registered tenants. Their collections exist, with what the stream needs, before they are registered."""
+
+    def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
+        self._client = client
+        self._control_database = control_database
+        self._tenants = client[control_database][TENANTS]
+
+    async def all(self) -> list[Tenant]:
+        """Every tenant that can be served, by slug.
+
+        Raises:
+            Unavailable: MongoDB cannot be read now.
+        """
+        tenants = []
+        with translated(seconds=_SECONDS):
+            async for document in self._tenants.find().sort("_id"):
+                tenant = parse_tenant(document)
+                if tenant is None:
+                    _log.error("tenant_malformed", slug=str(document["_id"]))
+                else:
+                    tenants.append(tenant)
+        return tenants
+
+    async def get(self, slug: str) -> Tenant | None:
+        """The tenant of that slug.
+
+        Raises:
+            Unavailable: MongoDB cannot be read now.
+        """
+        with translated(seconds=_SECONDS):
+            document = await self._tenants.find_one({"_id": {"$eq": slug}})
+        return parse_tenant(document) if document is not None else None
+
+    async def create(self, tenant: Tenant) -> None:
+        """Make the tenant's collections and register it.
+
+        Raises:
+            BadRequest: a name that cannot be used.
+            Conflict: the slug or the database belongs to a tenant already.
+        """
+        validate_tenant(tenant, self._control_database)
+        with translated(seconds=_SECONDS):
+            async for other in self._tenants.find({}, {"database": 1}):
+                # MongoDB takes two names that differ in case for one database.
+                if str(other.get("database", "")).lower() == tenant.database.lower():
+                    raise Conflict("This database belongs to a tenant.", database=tenant.database)
+                if other["_id"] == tenant.slug:
+                    raise Conflict("There is a tenant of this slug.", slug=tenant.slug)
+            for name, key in tenant.collections.items():
+                await self._prepare(tenant.database, name, key)
+            await self._tenants.insert_one(_stored(tenant))
+
+    async def register(self, slug: str, collection: str, key: CollectionKey) -> None:
+        """Stream a further collection of that tenant, which may exist already.
+
+        Raises:
+            BadRequest: a name that cannot be used, or a collection that cannot be streamed.
+            Conflict: it is registered with the other key.
+            NotFound: there is no such tenant.
+        """
+        validate_collection(collection, key)
+        tenant = await self.get(slug)
+        if tenant is None:
+            raise NotFound("There is no tenant of this slug.", slug=slug)
+        if tenant.collections.get(collection, key) != key:
+            raise Conflict("The collection is registered with another key.", collection=collection)
+        with translated(seconds=_SECONDS):
+            await self._prepare(tenant.database, collection, key)
+            # $setField, for a name may hold a dot, which a path would take apart.
+            field = {
+                "$setField": {"field": {"$literal": collection}, "input": "$collections", "value": {"key": key}}
+            }
+            await self._tenants.update_one({"_id": {"$eq": slug}}, [{"$set": {"collections": field}}])
+
+    async def set_status(self, slug: str, status: Literal["active", "suspended"]) -> None:
+        """Let the tenant's people in, or keep them out.
+
+        Raises:
+            NotFound: there is no such tenant.
+        """
+        with translated(seconds=_SECONDS):
+            result = await self._tenants.update_one({"_id": {"$eq": slug}}, {"$set": {"status": status}})
+        if not result.matched_count:
+            raise NotFound("There is no tenant of this slug.", slug=slug)
+
+    async def _prepare(self, database_name: str, collection: str, key: CollectionKey) -> None:
+        """Make the collection what the API and the stream need; safe to repeat.
+
+        It must exist, for a transaction cannot create one under every topology, and with key `uuid` updates and
+        deletes are resolved by pre-image and look-ups by index.
+        """
+        database = self._client[database_name]
+        images = {"changeStreamPreAndPostImages": {"enabled": True}} if key == "uuid" else {}
+        try:
+            try:
+                await database.command({"create": collection, **images})
+            except OperationFailure as error:
+                if error.code != _NAMESPACE_EXISTS:
+                    raise
+                if images:
+                    await database.command({"collMod": collection, **images})
+            if key == "uuid":
+                await self._index(database_name, collection)
+        except OperationFailure as error:
+            if error.code is None or error.has_error_label("RetryableWriteError"):
+                raise
+            reason = (error.details or {}).get("codeName", "refused")
+            raise BadRequest(
+                f"MongoDB cannot prepare this collection for streaming: {reason}.", collection=collection
+            ) from error
+
+    async def _index(self, database: str, collection: str) -> None:
+        try:
+            await self._client[database][collection].create_index("uuid")
+        except OperationFailure as error:
+            if error.code not in _INDEX_EXISTS:
+                raise
+
+
+class TenantDirectory:
+    """The tenants in memory, as of the last `refresh()`. Satisfies `access.authenticate.TenantLookup`."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+        # Replaced as a whole, so that a reader never sees half of a refresh.
+        self._by_slug: dict[str, Tenant] = {}
+        self._by_database: dict[str, Tenant] = {}
+
+    async def refresh(self) -> bool:
+        """Read all of them again; True when anything has changed.
+
+        Raises:
+            Unavailable: MongoDB cannot be read now; the copy stays as it is.
+        """
+        by_slug = {tenant.slug: tenant for tenant in await self._tenants.all()}
+        if by_slug == self._by_slug:
+            return False
+        self._by_slug = by_slug
+        self._by_database = {tenant.database: tenant for tenant in by_slug.values()}
+        return True
+
+    def get(self, slug: str) -> Tenant | None:
+        """The tenant of that slug, suspended or not."""
+        return self._by_slug.get(slug)
+
+    def all(self) -> Collection[Tenant]:
+        """Every tenant, suspended ones too."""
+        return self._by_slug.values()
+
+    def by_database(self, database: str) -> Tenant | None:
+        """The tenant that owns that database."""
+        return self._by_database.get(database)

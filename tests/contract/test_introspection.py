@@ -1,0 +1,528 @@
+"""Every answer an introspection service can give (RFC 7662), right and wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from datetime import timedelta
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+
+from livedocs.access.introspection import token_id
+from livedocs.access.principal import Principal
+from livedocs.errors import AuthUnavailable, InvalidToken
+
+TOKEN = "a-token"
+
+
+async def refusal(introspector, token=TOKEN):
+    with pytest.raises(InvalidToken) as caught:
+        await introspector.principal(token)
+    return caught.value.data["reason"]
+
+
+def count(metrics, result):
+    return metrics.registry.get_sample_value("livedocs_introspections_total", {"result": result}) or 0
+
+
+async def test_an_active_token_names_its_principal(introspector, introspection, active, clock):
+    introspection.respond(json=active())
+    assert await introspector.principal(TOKEN) == Principal(
+        tenant="acme",
+        subject="user:alice",
+        name="Alice",
+        groups=frozenset({"staff", "editors"}),
+        scopes=frozenset({"openid", "livedocs:write"}),
+        expires_at=clock() + timedelta(seconds=300),
+        client_id="livedocs",
+        token_id=token_id(TOKEN),
+    )
+
+
+async def test_the_question_is_a_form_posted_with_form_encoded_basic_credentials(
+    introspector, introspection, active
+):
+    introspection.respond(json=active())
+    await introspector.principal(TOKEN)
+    request = introspection.calls.last.request
+    scheme, _, pair = request.headers["Authorization"].partition(" ")
+    assert scheme == "Basic"
+    assert base64.b64decode(pair).decode() == "livedocs:s3cret%3Awith%2Fodd+%C3%BC"
+    assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert parse_qs(request.content.decode()) == {"token": [TOKEN], "token_type_hint": ["access_token"]}
+    assert TOKEN not in str(request.url)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"active": False}, "inactive"),
+        ({"exp": None}, "exp"),
+        ({"exp": "2100-01-01"}, "exp"),
+        ({"exp": True}, "exp"),
+        ({"exp": 1e300}, "exp"),
+        ({"exp": 1}, "expired"),
+        ({"nbf": 4_000_000_000}, "nbf"),
+        ({"nbf": "now"}, "nbf"),
+        ({"iss": "https://id.example"}, "issuer"),
+        ({"iss": "https://id.example/realm/"}, "issuer"),
+        ({"iss": ["https://id.example/realm"]}, "issuer"),
+        ({"aud": None}, "audience"),
+        ({"aud": "another"}, "audience"),
+        ({"aud": "livedocs-too"}, "audience"),
+        ({"aud": []}, "audience"),
+        ({"aud": ["another", "third"]}, "audience"),
+        ({"aud": {"livedocs": True}}, "audience"),
+        ({"tenant": None}, "tenant"),
+        ({"tenant": ""}, "tenant"),
+        ({"tenant": "Acme"}, "tenant"),
+        ({"tenant": "acme\n"}, "tenant"),
+        ({"tenant": ["acme"]}, "tenant"),
+        ({"tenant": {"$ne": ""}}, "tenant"),
+        ({"sub": None}, "subject"),
+        ({"sub": ""}, "subject"),
+        ({"sub": 7}, "subject"),
+        ({"sub": "a\x00b"}, "subject"),
+        ({"groups": "staff"}, "groups"),
+        ({"groups": {"staff": True}}, "groups"),
+        ({"groups": ["staff", 7]}, "groups"),
+        ({"groups": ["staff", ""]}, "groups"),
+        ({"scope": ["livedocs:admin"]}, "scope"),
+        ({"token_type": "DPoP"}, "token_type"),
+        ({"token_type": "refresh_token"}, "token_type"),
+    ],
+)
+async def test_an_answer_that_is_not_a_clear_yes_for_us_is_a_no(
+    introspector, introspection, active, changes, reason
+):
+    introspection.respond(json=active(**changes))
+    assert await refusal(introspector) == reason
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": None},
+        {"nbf": None},
+        {"groups": None},
+        {"scope": None},
+        {"aud": ["another", "livedocs"]},
+        {"token_type": "bearer"},
+        {"username": None, "name": None},
+    ],
+)
+async def test_members_that_may_be_absent_or_differ_in_form_do_no_harm(
+    introspector, introspection, active, changes
+):
+    introspection.respond(json=active(**changes))
+    assert (await introspector.principal(TOKEN)).subject == "user:alice"
+
+
+async def test_a_clock_a_little_behind_takes_a_token_of_this_second(introspector, introspection, active, clock):
+    introspection.respond(json=active(nbf=clock.stamp(2)))
+    assert await introspector.principal(TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject"),
+    [
+        ({"sub": "acme-service", "client_id": "acme-service"}, "client:acme-service"),
+        ({"sub": None, "client_id": "acme-service"}, "client:acme-service"),
+        ({"sub": "acme-service", "client_id": "livedocs"}, "user:acme-service"),
+        ({"sub": "alice", "client_id": "livedocs-cli"}, "user:alice"),
+        ({"sub": "livedocs", "client_id": "livedocs"}, "user:livedocs"),
+        ({"sub": "alice", "client_id": None}, "user:alice"),
+    ],
+)
+async def test_a_service_and_a_user_of_one_name_are_different_subjects(
+    introspector, introspection, active, changes, subject
+):
+    introspection.respond(json=active(**changes))
+    assert (await introspector.principal(TOKEN)).subject == subject
+
+
+async def test_claims_are_found_where_the_settings_say(start_introspector, introspection, active):
+    introspector = start_introspector(
+        oauth_tenant_claim="https://acme.example/tenant",
+        oauth_groups_claim="realm_access.roles",
+        oauth_subject_claim="username",
+    )
+    introspection.respond(
+        json=active(
+            tenant=None,
+            groups=None,
+            username="alice@acme",
+            realm_access={"roles": ["staff"]},
+            **{"https://acme.example/tenant": "acme"},
+        )
+    )
+    principal = await introspector.principal(TOKEN)
+    assert (principal.tenant, principal.subject, principal.groups) == ("acme", "user:alice@acme", {"staff"})
+
+
+USELESS = {
+    "500": httpx.Response(500),
+    "500 with a yes": httpx.Response(500, json={"active": True}),
+    "502 as a page": httpx.Response(502, text="<h1>Bad gateway</h1>"),
+    "429": httpx.Response(429, json={"active": False}),
+    "400": httpx.Response(400, json={"error": "invalid_request"}),
+    "404": httpx.Response(404, json={"active": False}),
+    "elsewhere": httpx.Response(302, headers={"Location": "https://evil.example/"}),
+    "204": httpx.Response(204),
+    "empty": httpx.Response(200, text=""),
+    "not JSON": httpx.Response(200, text="active"),
+    "half a JSON": httpx.Response(200, text='{"active": true'),
+    "not UTF-8": httpx.Response(200, content=b"\xff\xfe"),
+    "too deep": httpx.Response(200, content=b"[" * 50_000),
+    "a list": httpx.Response(200, json=["active"]),
+    "a string": httpx.Response(200, json="active"),
+    "null": httpx.Response(200, json=None),
+    "nothing in it": httpx.Response(200, json={}),
+    "active is a word": httpx.Response(200, json={"active": "true"}),
+    "active is 1": httpx.Response(200, json={"active": 1}),
+    "active is null": httpx.Response(200, json={"active": None}),
+    "active is a list": httpx.Response(200, json={"active": [True]}),
+    "huge": httpx.Response(200, content=b'{"active": false, "x": "' + b"y" * 2**20 + b'"}'),
+    "compressed": httpx.Response(200, stream=httpx.ByteStream(b"whatever"), headers={"Content-Encoding": "gzip"}),
+    "refused": httpx.ConnectError("refused"),
+    "no connection in time": httpx.ConnectTimeout("slow"),
+    "no answer in time": httpx.ReadTimeout("slow"),
+    "cut off": httpx.ReadError("reset"),
+    "not HTTP": httpx.RemoteProtocolError("garbage"),
+    "all connections busy": httpx.PoolTimeout("crowded"),
+}
+
+
+@pytest.mark.parametrize("answer", USELESS.values(), ids=USELESS.keys())
+async def test_no_usable_answer_means_unavailable_and_is_not_remembered(
+    introspector, introspection, active, answer
+):
+    introspection.side_effect = [answer, httpx.Response(200, json=active())]
+    with pytest.raises(AuthUnavailable) as caught:
+        await introspector.principal(TOKEN)
+    assert caught.value.retry_after is not None
+    assert await introspector.principal(TOKEN)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_provider_that_does_not_know_us_is_our_misconfiguration(
+    introspector, introspection, metrics, caplog, capsys, status
+):
+    introspection.respond(status, json={"error": "invalid_client"})
+    with pytest.raises(AuthUnavailable):
+        await introspector.principal(TOKEN)
+    assert count(metrics, "misconfigured") == 1
+    said = caplog.text + capsys.readouterr().out
+    assert "introspection_misconfigured" in said
+    assert "s3cret" not in said
+    assert TOKEN not in said
+
+
+async def test_a_provider_that_never_ends_its_answer_is_cut_off(introspector, provider):
+    class Drip(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            yield b"{"
+            await asyncio.Event().wait()
+
+    provider.post("https://id.example/realm/introspect").mock(return_value=httpx.Response(200, stream=Drip()))
+    with pytest.raises(AuthUnavailable):
+        await asyncio.wait_for(introspector.principal(TOKEN), 5)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "Bearer x", "tökén", "a\nb", "x" * 4097, "a;b"])
+async def test_what_cannot_be_a_token_is_refused_without_asking(introspector, introspection, token):
+    with pytest.raises(InvalidToken):
+        await introspector.principal(token)
+    assert not introspection.called
+
+
+# Memory
+
+
+async def test_a_yes_is_used_again_for_as_long_as_the_settings_say(introspector, introspection, active, clock):
+    introspection.respond(json=active())
+    for _ in range(3):
+        await introspector.principal(TOKEN)
+    clock.forward(29.9)
+    await introspector.principal(TOKEN)
+    assert introspection.call_count == 1
+    clock.forward(0.1)
+    await introspector.principal(TOKEN)
+    assert introspection.call_count == 2
+
+
+async def test_a_yes_is_never_used_past_exp(introspector, introspection, active, clock):
+    introspection.respond(json=active(exp=clock.stamp(5)))
+    await introspector.principal(TOKEN)
+    clock.forward(4.999)
+    await introspector.principal(TOKEN)
+    assert introspection.call_count == 1
+    clock.forward(0.001)
+    # The provider still says yes: its clock is behind.
+    assert await refusal(introspector) == "expired"
+
+
+async def test_a_no_is_used_again_but_not_for_long(introspector, introspection, active, clock):
+    introspection.side_effect = [
+        httpx.Response(200, json={"active": False}),
+        httpx.Response(200, json=active()),
+    ]
+    assert await refusal(introspector) == "inactive"
+    clock.forward(9.9)
+    assert await refusal(introspector) == "inactive"
+    assert introspection.call_count == 1
+    clock.forward(0.1)
+    assert await introspector.principal(TOKEN)
+
+
+async def test_without_a_cache_time_every_request_asks(start_introspector, introspection, active):
+    introspector = start_introspector(introspection_cache=0)
+    introspection.respond(json=active())
+    await introspector.principal(TOKEN)
+    await introspector.principal(TOKEN)
+    assert introspection.call_count == 2
+
+
+async def test_fresh_asks_again_and_its_no_replaces_the_remembered_yes(introspector, introspection, active):
+    introspection.side_effect = [
+        httpx.Response(200, json=active()),
+        httpx.Response(200, json={"active": False}),
+    ]
+    await introspector.principal(TOKEN)
+    with pytest.raises(InvalidToken):
+        await introspector.principal(TOKEN, fresh=True)
+    assert await refusal(introspector) == "inactive"
+    assert introspection.call_count == 2
+
+
+async def test_a_yes_outlives_an_outage_only_within_its_time(introspector, introspection, active, clock):
+    introspection.side_effect = [
+        httpx.Response(200, json=active()),
+        httpx.ConnectError("gone"),
+        httpx.ConnectError("gone"),
+    ]
+    await introspector.principal(TOKEN)
+    with pytest.raises(AuthUnavailable):
+        await introspector.principal(TOKEN, fresh=True)
+    assert await introspector.principal(TOKEN)
+    clock.forward(30)
+    with pytest.raises(AuthUnavailable):
+        await introspector.principal(TOKEN)
+
+
+async def test_made_up_tokens_push_out_no_good_one(start_introspector, introspection, active, monkeypatch):
+    monkeypatch.setattr("livedocs.access.introspection._REMEMBERED", 10)
+    introspector = start_introspector()
+    introspection.side_effect = lambda request: httpx.Response(
+        200, json=active() if b"token=a-token&" in request.content else {"active": False}
+    )
+    await introspector.principal(TOKEN)
+    for number in range(50):
+        await refusal(introspector, f"made-up-{number}")
+    calls = introspection.call_count
+    await introspector.principal(TOKEN)
+    assert introspection.call_count == calls
+
+
+async def test_a_thousand_made_up_tokens_leave_a_bounded_memory(start_introspector, introspection, monkeypatch):
+    monkeypatch.setattr("livedocs.access.introspection._REMEMBERED", 10)
+    introspector = start_introspector()
+    introspection.respond(json={"active": False})
+    for number in range(100):
+        await refusal(introspector, f"made-up-{number}")
+    assert len(introspector._refusals) == 10
+
+
+async def test_the_token_itself_is_kept_nowhere(introspector, introspection, active):
+    introspection.respond(json=active())
+    principal = await introspector.principal(TOKEN)
+    assert TOKEN not in repr(principal)
+    assert TOKEN not in repr(introspector._principals._values)
+    assert principal.token_id == token_id(TOKEN)
+
+
+# One call at a time
+
+
+class Held:
+    """A provider that answers when it is told to."""
+
+    def __init__(self, route, *answers):
+        self.asked = asyncio.Event()
+        self.answer = asyncio.Event()
+        self._answers = list(answers)
+        route.side_effect = self._reply
+
+    async def _reply(self, _request):
+        self.asked.set()
+        await self.answer.wait()
+        return self._answers.pop(0)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+async def test_callers_with_one_token_share_one_call(introspector, introspection, active, fresh):
+    held = Held(introspection, httpx.Response(200, json=active()))
+    callers = [asyncio.create_task(introspector.principal(TOKEN, fresh=fresh)) for _ in range(50)]
+    await asyncio.wait_for(held.asked.wait(), 5)
+    held.answer.set()
+    principals = await asyncio.gather(*callers)
+    assert introspection.call_count == 1
+    assert len(set(principals)) == 1
+
+
+async def test_callers_share_a_failure_too(introspector, introspection):
+    held = Held(introspection, httpx.Response(500))
+    callers = [asyncio.create_task(introspector.principal(TOKEN)) for _ in range(20)]
+    await asyncio.wait_for(held.asked.wait(), 5)
+    held.answer.set()
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert introspection.call_count == 1
+    assert {type(outcome) for outcome in outcomes} == {AuthUnavailable}
+
+
+async def test_different_tokens_do_not_wait_for_each_other(introspector, introspection, active):
+    held = Held(introspection, httpx.Response(200, json=active()), httpx.Response(200, json=active()))
+    callers = [asyncio.create_task(introspector.principal(token)) for token in ("one", "two")]
+    await asyncio.wait_for(held.asked.wait(), 5)
+    held.answer.set()
+    await asyncio.gather(*callers)
+    assert introspection.call_count == 2
+
+
+async def test_a_caller_that_gives_up_does_not_take_the_answer_from_the_others(
+    introspector, introspection, active
+):
+    held = Held(introspection, httpx.Response(200, json=active()))
+    leaver, stayer = (asyncio.create_task(introspector.principal(TOKEN)) for _ in range(2))
+    await asyncio.wait_for(held.asked.wait(), 5)
+    leaver.cancel()
+    held.answer.set()
+    assert (await stayer).subject == "user:alice"
+    assert introspection.call_count == 1
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+
+
+async def test_forgetting_makes_the_next_request_ask(introspector, introspection, active):
+    introspection.side_effect = [
+        httpx.Response(200, json=active()),
+        httpx.Response(200, json={"active": False}),
+    ]
+    await introspector.principal(TOKEN)
+    introspector.forget(token_id(TOKEN))
+    assert await refusal(introspector) == "inactive"
+
+
+async def test_an_answer_from_before_a_logout_lets_nobody_in_after_it(introspector, introspection, active):
+    held = Held(introspection, httpx.Response(200, json=active()), httpx.Response(200, json={"active": False}))
+    handshake = asyncio.create_task(introspector.principal(TOKEN))
+    await asyncio.wait_for(held.asked.wait(), 5)
+    introspector.forget(token_id(TOKEN))
+    held.answer.set()
+    with pytest.raises(InvalidToken):
+        await handshake
+    assert await refusal(introspector) == "inactive"
+
+
+async def test_closing_ends_the_calls_in_the_air(start_introspector, introspection, active):
+    introspector = start_introspector()
+    held = Held(introspection, httpx.Response(200, json=active()))
+    caller = asyncio.create_task(introspector.principal(TOKEN))
+    await asyncio.wait_for(held.asked.wait(), 5)
+    await introspector.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
+# The circuit breaker
+
+
+async def test_a_failing_provider_is_left_alone_then_tried_once_then_used_again(
+    introspector, introspection, active, clock
+):
+    introspection.respond(500)
+    for number in range(5):
+        with pytest.raises(AuthUnavailable):
+            await introspector.principal(f"token-{number}")
+    assert introspection.call_count == 3
+    clock.forward(1)
+    held = Held(introspection, httpx.Response(200, json=active()))
+    trial = asyncio.create_task(introspector.principal("trial"))
+    await asyncio.wait_for(held.asked.wait(), 5)
+    with pytest.raises(AuthUnavailable) as caught:
+        await introspector.principal("meanwhile")
+    assert 0 < caught.value.retry_after <= 1
+    held.answer.set()
+    assert await trial
+    introspection.side_effect = None
+    introspection.respond(json=active())
+    assert await introspector.principal("afterwards")
+
+
+async def test_a_failed_trial_shuts_the_door_again_for_longer(introspector, introspection, clock):
+    introspection.respond(500)
+    for number in range(3):
+        with pytest.raises(AuthUnavailable):
+            await introspector.principal(f"token-{number}")
+    clock.forward(1)
+    for rest in (1.9, 0.1):
+        with pytest.raises(AuthUnavailable):
+            await introspector.principal("trial")
+        clock.forward(rest)
+    assert introspection.call_count == 4
+    with pytest.raises(AuthUnavailable):
+        await introspector.principal("trial")
+    assert introspection.call_count == 5
+
+
+async def test_odd_tokens_that_a_provider_answers_with_400_shut_out_nobody_else(
+    introspector, introspection, active
+):
+    introspection.respond(400, json={"error": "invalid_request"})
+    for number in range(10):
+        with pytest.raises(AuthUnavailable):
+            await introspector.principal(f"odd-{number}")
+    introspection.respond(json=active())
+    assert await introspector.principal(TOKEN)
+
+
+async def test_an_inactive_token_is_an_answer_not_a_failure(introspector, introspection):
+    introspection.respond(json={"active": False})
+    for number in range(10):
+        await refusal(introspector, f"token-{number}")
+    assert introspection.call_count == 10
+
+
+# Readiness and figures
+
+
+async def test_ready_when_the_provider_answers_our_own_credentials(introspector, introspection, clock):
+    introspection.respond(json={"active": False})
+    assert await introspector.reachable()
+    assert await introspector.reachable()
+    assert introspection.call_count == 1
+    introspection.respond(401)
+    clock.forward(5)
+    assert not await introspector.reachable()
+
+
+async def test_readiness_checks_share_one_call(introspector, introspection):
+    introspection.respond(json={"active": False})
+    assert all(await asyncio.gather(*(introspector.reachable() for _ in range(10))))
+    assert introspection.call_count == 1
+
+
+async def test_calls_are_counted_by_result_and_timed(introspector, introspection, active, metrics):
+    introspection.side_effect = [
+        httpx.Response(200, json=active()),
+        httpx.Response(200, json={"active": False}),
+        httpx.Response(200, json=active(aud="x")),
+        httpx.ConnectError("gone"),
+    ]
+    asked = (introspector.principal(f"token-{number}") for number in range(4))
+    outcomes = [(await asyncio.gather(one, return_exceptions=True))[0] for one in asked]
+    assert [type(outcome) for outcome in outcomes] == [Principal, InvalidToken, InvalidToken, AuthUnavailable]
+    assert [count(metrics, result) for result in ("active", "inactive", "audience", "connection")] == [1] * 4
+    assert metrics.registry.get_sample_value("livedocs_introspection_seconds_count") == 4

@@ -1,0 +1,157 @@
+"""Imports run one way (the design, part 2): an upward arrow or a cycle is a failure here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+WORDS = frozenset({"livedocs", "model", "errors", "config", "telemetry", "extjson", "presentation"})
+"""What everyone may import: values, errors, settings, logs, codecs."""
+
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    **dict.fromkeys(WORDS, WORDS),
+    # None of these three knows the others beyond a Protocol of its own.
+    "access": WORDS | {"access"},
+    "changes": WORDS | {"changes"},
+    "store": WORDS | {"store"},
+    "http": WORDS | {"http", "access", "changes", "store"},
+    "live": WORDS | {"live", "access", "changes", "store"},
+    "app": WORDS | {"app", "access", "changes", "store", "http", "live"},
+    # Commands and the demo put things together from outside; the server knows neither.
+    "demo": WORDS | {"demo", "store"},
+    "cli": WORDS | {"cli", "app", "access", "store", "demo"},
+    "testing": WORDS | {"testing", "access", "store"},
+    "__main__": frozenset({"cli"}),
+}
+
+
+def modules(source: Path = SOURCE) -> dict[str, Path]:
+    found = {}
+    for path in sorted((source / "livedocs").rglob("*.py")):
+        parts = path.relative_to(source).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def part(module: str) -> str:
+    """The part of the design that a module belongs to: a folder, or a file beside them."""
+    _, _, rest = module.partition(".")
+    return rest.partition(".")[0] or "livedocs"
+
+
+def imports(module: str, path: Path, known: dict[str, Path], *, lazy: bool = True) -> Iterator[str]:
+    """The modules of ours that a file imports; without those inside functions unless `lazy`."""
+    tree = ast.parse(path.read_text())
+    inside = (
+        set() if lazy else {id(node) for node in ast.walk(tree) if _is_deferred(node) for node in ast.walk(node)}
+    )
+    for node in ast.walk(tree):
+        if id(node) in inside:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            # `from livedocs.store import migrate` names a module, `from livedocs.errors import Conflict` does not.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in known else str(node.module) for name in names]
+        else:
+            continue
+        yield from (name for name in names if name in known)
+
+
+def _is_deferred(node: ast.AST) -> bool:
+    is_for_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return is_for_types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def upward(source: Path) -> list[str]:
+    known = modules(source)
+    return [
+        f"{module} imports {imported}"
+        for module, path in known.items()
+        for imported in imports(module, path, known)
+        if part(imported) not in MAY_IMPORT[part(module)]
+    ]
+
+
+def cycle(source: Path) -> list[str] | None:
+    """Modules that import each other in a ring while they are being imported, or None."""
+    known = modules(source)
+    arrows = {module: set(imports(module, path, known, lazy=False)) - {module} for module, path in known.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: list[str]) -> list[str] | None:
+        if module in way:
+            return [*way[way.index(module) :], module]
+        if module in done:
+            return None
+        for imported in sorted(arrows[module]):
+            if ring := visit(imported, [*way, module]):
+                return ring
+        done.add(module)
+        return None
+
+    return next((ring for module in sorted(known) if (ring := visit(module, []))), None)
+
+
+def test_every_part_of_the_package_has_its_place_in_the_order():
+    assert {part(module) for module in modules()} <= MAY_IMPORT.keys()
+
+
+def test_no_import_points_upward():
+    assert upward(SOURCE) == []
+
+
+def test_no_modules_import_each_other_in_a_ring():
+    assert cycle(SOURCE) is None
+
+
+def test_only_the_commands_know_the_demo():
+    known = modules()
+    users = {
+        part(module)
+        for module, path in known.items()
+        if any(part(imported) == "demo" for imported in imports(module, path, known))
+    }
+    assert users <= {"demo", "cli"}
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("store/rogue.py", "from livedocs.access import acl"),
+        ("access/rogue.py", "from livedocs.store.tenants import Tenants"),
+        ("changes/rogue.py", "import livedocs.live.rooms"),
+        ("http/rogue.py", "def later():\n    from livedocs.demo import people"),
+        ("model.py", "from livedocs.app import run"),
+    ],
+)
+def test_an_upward_import_would_be_noticed(tmp_path, where, line):
+    for name in ("access/acl", "store/tenants", "live/rooms", "demo/people", "app", Path(where).with_suffix("")):
+        path = tmp_path / "livedocs" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "livedocs" / where).write_text(line)
+    assert len(upward(tmp_path)) == 1
+
+
+def test_a_ring_would_be_noticed(tmp_path):
+    package = tmp_path / "livedocs"
+    package.mkdir()
+    (package / "model.py").write_text("from livedocs import errors")
+    (package / "errors.py").write_text("from livedocs.config import load")
+    (package / "config.py").write_text("import livedocs.model")
+    assert cycle(tmp_path) == ["livedocs.config", "livedocs.model", "livedocs.errors", "livedocs.config"]
+
+
+def test_the_packages_init_files_hold_no_code():
+    for path in (SOURCE / "livedocs").rglob("__init__.py"):
+        body = ast.parse(path.read_text()).body
+        allowed = (ast.Expr, ast.Assign)  # a docstring, the version
+        assert all(isinstance(node, allowed) for node in body), path

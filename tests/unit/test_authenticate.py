@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from livedocs.access.authenticate import Authenticator
+from livedocs.access.principal import Principal
+from livedocs.errors import InvalidToken, MultipleCredentials, TenantSuspended, TenantUnknown
+from livedocs.model import Tenant
+
+ACME = Tenant("acme", "livedocs_acme", {})
+
+
+class KnownTokens:
+    """Understands the tokens it was given."""
+
+    def __init__(self, **tenants):
+        self.tenants = tenants
+        self.asked = []
+        self.forgotten = []
+
+    async def principal(self, token, *, fresh=False):
+        self.asked.append((token, fresh))
+        if token not in self.tenants:
+            raise InvalidToken
+        return Principal(
+            self.tenants[token],
+            "user:alice",
+            "Alice",
+            frozenset(),
+            frozenset(),
+            datetime.max.replace(tzinfo=UTC),
+            "",
+            "",
+        )
+
+    def forget(self, token_id):
+        self.forgotten.append(token_id)
+
+
+@pytest.fixture
+def tokens():
+    return KnownTokens(good="acme", stranger="initech", late="globex")
+
+
+@pytest.fixture
+def authenticator(tokens):
+    tenants = {"acme": ACME, "globex": Tenant("globex", "livedocs_globex", {}, status="suspended")}
+    return Authenticator(tokens, tenants, secure=False)
+
+
+async def test_a_request_is_its_tokens_principal_and_that_tokens_tenant(authenticator):
+    principal, tenant, credential = await authenticator.request([(b"cookie", b"livedocs_token=good")])
+    assert (principal.subject, tenant, credential.source) == ("user:alice", ACME, "cookie")
+
+
+async def test_a_request_without_a_credential_is_nobodys(authenticator, tokens):
+    assert await authenticator.request([(b"host", b"localhost")]) is None
+    assert not tokens.asked
+
+
+async def test_the_tenant_comes_from_the_token_whatever_the_request_says(authenticator):
+    headers = [(b"authorization", b"Bearer good"), (b"x-tenant", b"globex"), (b"host", b"globex.localhost")]
+    _, tenant, _ = await authenticator.request(headers)
+    assert tenant is ACME
+
+
+async def test_a_tenant_that_is_not_registered_or_is_suspended_gets_nobody_in(authenticator):
+    with pytest.raises(TenantUnknown):
+        await authenticator.token("stranger")
+    with pytest.raises(TenantSuspended):
+        await authenticator.token("late")
+
+
+async def test_a_bad_token_or_two_credentials_are_refused(authenticator, tokens):
+    with pytest.raises(InvalidToken):
+        await authenticator.token("bad")
+    with pytest.raises(MultipleCredentials):
+        await authenticator.request([(b"cookie", b"livedocs_token=good"), (b"authorization", b"Bearer good")])
+
+
+async def test_fresh_and_forget_reach_whoever_understands_tokens(authenticator, tokens):
+    await authenticator.token("good", fresh=True)
+    authenticator.forget("id")
+    assert tokens.asked == [("good", True)]
+    assert tokens.forgotten == ["id"]
