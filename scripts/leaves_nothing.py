@@ -7,6 +7,7 @@ is a leftover. Leftovers are named, ended, and turn success into failure.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -62,16 +63,23 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: command.send_signal(received))
     status = command.wait()
-    deadline = time.monotonic() + GRACE
-    while left := descendants():
-        reap()
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.05)
+    left = settle()
     for pid, line in left.items():
         print(f"error: left behind: {pid} {line}", file=sys.stderr)
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    settle()
     return 1 if left and status == 0 else status if status >= 0 else 128 - status
+
+
+def settle() -> dict[int, str]:
+    """The descendants that are still there after the grace."""
+    deadline = time.monotonic() + GRACE
+    while (left := descendants()) and time.monotonic() < deadline:
+        reap()
+        time.sleep(0.05)
+    reap()
+    return left
 
 
 if __name__ == "__main__":

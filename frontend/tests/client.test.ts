@@ -172,6 +172,15 @@ test('a cursor the server no longer knows is answered with the snapshot it sends
   expect(world.n).toBe(9);
 });
 
+test('a cursor the server cannot read is given up for a snapshot', async () => {
+  const world = World.live();
+  world.socket(0).events.closed();
+  await settle();
+  world.socket(1).events.opened();
+  world.socket(1).asked[0]?.answer({ joined: {}, refused: { [UUID]: { code: 'invalid_cursor' } } });
+  expect(world.socket(1).asked[1]?.args).toEqual([[UUID], { snapshot: true }]);
+});
+
 test('a revoked room keeps nothing and is not joined again', async () => {
   const world = World.live();
   world.socket(0).events.message('$revoked', [{ uuid: UUID, reason: 'revoked' }]);

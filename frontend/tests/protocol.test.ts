@@ -31,10 +31,15 @@ test('an answer to JoinRoom is read, and an entry that cannot be read counts as 
   const ack = parseJoinAck({
     joined: { a: { role: 'owner', cursor: '82A', snapshot: { notes: [{ n: 1 }, 5] }, resumed: 0 }, b: { role: 'king', cursor: '82A' } },
     refused: { c: { code: 'forbidden' }, d: null },
-  });
+  }, ['a', 'b', 'c', 'd']);
   expect(ack.joined).toEqual({ a: { role: 'owner', cursor: '82A', snapshot: { notes: [{ n: 1 }] }, resumed: 0 } });
   expect(ack.refused).toEqual({ b: { code: 'bad_answer' }, c: { code: 'forbidden' }, d: { code: 'forbidden' } });
-  expect(parseJoinAck('nonsense')).toEqual({ joined: {}, refused: {} });
+});
+
+test('a JoinRoom that was refused as a whole leaves nobody waiting', () => {
+  const refused = { a: { code: 'bad_request' } };
+  expect(parseJoinAck({ joined: {}, refused: {}, code: 'bad_request' }, ['a'])).toEqual({ joined: {}, refused });
+  expect(parseJoinAck('nonsense', ['a'])).toEqual({ joined: {}, refused: { a: { code: 'bad_answer' } } });
 });
 
 test('control events are read, unknown ones are none', () => {

@@ -172,9 +172,7 @@ def _set_roles(client: MongoClient[dict[str, Any]], plan: Plan, roles: Mapping[s
 def _set_users(client: MongoClient[dict[str, Any]], plan: Plan, users: Mapping[str, Any]) -> None:
     for name, roles in users.items():
         known = client.admin.command("usersInfo", name)["users"]
-        client.admin.command(
-            "updateUser" if known else "createUser", name, pwd=plan.passwords[name], roles=roles
-        )
+        client.admin.command("updateUser" if known else "createUser", name, pwd=plan.passwords[name], roles=roles)
 
 
 def prepare(plan: Plan, say: Any = print) -> None:

@@ -1,4 +1,4 @@
-"""Every answer of the authorization, token, key and revocation endpoints that a login can meet, right and wrong."""
+"""Every answer of the authorization, token, key and revocation endpoints, right and wrong."""
 
 from __future__ import annotations
 

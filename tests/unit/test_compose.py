@@ -189,8 +189,9 @@ def test_the_development_provider_is_where_plain_http_is_allowed(compose):
     assert not any("host" in word for word in provider["command"] if not word.startswith("--server-url"))
     assert server["environment"]["LIVEDOCS_OAUTH_ISSUER"] == "http://localhost:8001"
     assert "--port=8001" in provider["command"]
-    assert provider["environment"]["LIVEDOCS_DEMO_CLIENT_SECRET"] == (
-        server["environment"]["LIVEDOCS_OAUTH_CLIENT_SECRET"]
+    assert (
+        provider["environment"]["LIVEDOCS_DEMO_CLIENT_SECRET"]
+        == (server["environment"]["LIVEDOCS_OAUTH_CLIENT_SECRET"])
     )
 
 

@@ -13,18 +13,19 @@ class Call:
 
     def __init__(self):
         self.started = 0
+        self.begun = asyncio.Event()
         self.end = asyncio.Event()
 
     async def __call__(self):
         self.started += 1
+        self.begun.set()
         await self.end.wait()
         return self.started
 
 
 async def begin(flights, key, call, callers=1):
     tasks = [asyncio.create_task(flights.share(key, call)) for _ in range(callers)]
-    while not call.started:
-        await asyncio.sleep(0)
+    await asyncio.wait_for(call.begun.wait(), 5)
     return tasks
 
 
@@ -50,22 +51,24 @@ async def test_after_a_detach_the_next_caller_starts_a_second_call_beside_the_fi
 
 
 async def test_a_failure_that_nobody_waits_for_any_more_is_no_stray_error(recwarn):
-    flights, end = Flights(), asyncio.Event()
+    flights, begun, end = Flights(), asyncio.Event(), asyncio.Event()
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
 
     async def fail():
+        begun.set()
         await end.wait()
         raise ValueError
 
     caller = asyncio.create_task(flights.share("a", fail))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await asyncio.wait_for(begun.wait(), 5)
     caller.cancel()
-    end.set()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    await flights.aclose()
+    (call,) = flights._tasks
+    end.set()
+    await asyncio.wait([call], timeout=5)
+    del call
     gc.collect()
     assert not reported
     assert not recwarn

@@ -119,7 +119,9 @@ def test_integers_past_64_bits_are_refused(value):
         check({"a": value})
 
 
-@pytest.mark.parametrize("document", [{"a": "\ud800"}, {"a": ["\udfff"]}, {"\ud800": 1}, {"\ud800": {"b": "\ud800"}}])
+@pytest.mark.parametrize(
+    "document", [{"a": "\ud800"}, {"a": ["\udfff"]}, {"\ud800": 1}, {"\ud800": {"b": "\ud800"}}]
+)
 def test_half_a_surrogate_pair_is_refused(document):
     with pytest.raises(InvalidDocument):
         check(document)

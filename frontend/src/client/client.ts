@@ -6,7 +6,7 @@
 
 import { step, type Connection, type ConnectionEvent, type Effect } from './connection';
 import type { Session } from './http';
-import { parseChange, parseControl, parseJoinAck, type ChangeEvent, type Control } from './protocol';
+import { parseChange, parseControl, parseJoinAck, type ChangeEvent, type Control, type JoinAck } from './protocol';
 import { joined, newRoom, received, refused, resynced, revoked, type Room } from './room';
 import { refreshDelay, type SessionKeeper } from './session';
 import { openSocket, type LiveSocket, type OpenSocket } from './socket';
@@ -225,15 +225,14 @@ export class LiveClient {
       const options = since === null ? { snapshot: true } : { since };
       socket.ask('JoinRoom', [uuids, options], (reply) => {
         if (socket !== this.socket && socket !== this.next) return;
-        if (reply === null) this.answered({ joined: {}, refused: refusedAll(uuids, 'timeout') }, since);
-        else this.answered(parseJoinAck(reply), since);
+        this.answered(parseJoinAck(reply ?? { code: 'timeout' }, uuids), since);
         open -= 1;
         if (open === 0) done();
       });
     }
   }
 
-  private answered({ joined: taken, refused: turnedDown }: ReturnType<typeof parseJoinAck>, since: string | null): void {
+  private answered({ joined: taken, refused: turnedDown }: JoinAck, since: string | null): void {
     for (const [uuid, answer] of Object.entries(taken)) {
       const room = this.rooms.get(uuid);
       if (room === undefined) continue;
@@ -247,6 +246,7 @@ export class LiveClient {
       const room = this.rooms.get(uuid);
       if (room === undefined) continue;
       if (PASSING.includes(code)) this.askLater(uuid);
+      else if (code === 'invalid_cursor' && since !== null) this.askSnapshot(uuid);
       else this.set(refused(room, code), { kind: 'refused' });
     }
   }
@@ -305,7 +305,3 @@ export class LiveClient {
 }
 
 type Timer = ReturnType<typeof setTimeout> | undefined;
-
-function refusedAll(uuids: readonly string[], code: string): Record<string, { code: string }> {
-  return Object.fromEntries(uuids.map((uuid) => [uuid, { code }]));
-}

@@ -103,8 +103,11 @@ function parseJoined(value: unknown): Joined | null {
   };
 }
 
-/** The answer to `JoinRoom`; an entry that cannot be read counts as refused, so that nobody waits for it. */
-export function parseJoinAck(value: unknown): JoinAck {
+/**
+ * The answer to `JoinRoom` for those UUIDs. What cannot be read, or is missing because the whole call was refused,
+ * counts as refused, so that nobody waits for it.
+ */
+export function parseJoinAck(value: unknown, asked: readonly string[]): JoinAck {
   const joined: Record<string, Joined> = {};
   const refused: Record<string, { code: string }> = {};
   const answer = isObject(value) ? value : {};
@@ -115,6 +118,9 @@ export function parseJoinAck(value: unknown): JoinAck {
   }
   for (const [uuid, entry] of Object.entries(isObject(answer['refused']) ? answer['refused'] : {})) {
     refused[uuid] = { code: (isObject(entry) && text(entry['code'])) || 'forbidden' };
+  }
+  for (const uuid of asked) {
+    if (!(uuid in joined) && !(uuid in refused)) refused[uuid] = { code: text(answer['code']) || 'bad_answer' };
   }
   return { joined, refused };
 }

@@ -111,7 +111,7 @@ export class App implements LiveListener {
       case 'joined':
         if (cause.resync !== null) this.activity.note('resync', 'resynchronised', cause.resync);
         else if (cause.resumed === null) this.activity.note('joined', 'connected', 'Changes appear as they happen.');
-        else this.activity.note('joined', 'reconnected', cause.resumed === 0 ? 'Nothing was missed.' : `${cause.resumed} missed changes follow.`);
+        else this.activity.note('joined', 'reconnected', cause.resumed === 0 ? 'Nothing was missed.' : `${cause.resumed} missed ${cause.resumed === 1 ? 'change follows' : 'changes follow'}.`);
         break;
       case 'resync':
         this.activity.note('resync', 'resynchronised', cause.reason);

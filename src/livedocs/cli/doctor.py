@@ -69,7 +69,7 @@ async def _mongodb(settings: Settings) -> AsyncIterator[Finding]:
         try:
             hello = await client.admin.command("hello")
         except PyMongoError as error:
-            reason = redact(str(error)).split(",", 1)[0]
+            reason = redact(str(error)).split(" (configured timeouts", 1)[0]
             yield Finding(
                 f"MongoDB does not answer: {reason}", "check LIVEDOCS_MONGODB_URI, the network and the servers"
             )
@@ -104,7 +104,9 @@ def topology_finding(hello: Mapping[str, Any]) -> Finding:
         return Finding("it is a sharded cluster")
     if "setName" in hello:
         return Finding(f"it is the replica set {hello['setName']}")
-    return Finding("it is a standalone server", "start mongod with --replSet, and run rs.initiate() once")
+    return Finding(
+        "it is no replica set, or not one yet", "start mongod with --replSet, and run rs.initiate() once"
+    )
 
 
 async def _stream(client: Client, _settings: Settings) -> AsyncIterator[Finding]:
@@ -119,9 +121,8 @@ async def _oplog(client: Client, settings: Settings) -> AsyncIterator[Finding]:
     oplog = client.local["oplog.rs"]
     ends = [await oplog.find_one({}, {"ts": 1}, sort=[("$natural", order)]) for order in (1, -1)]
     held = ends[1]["ts"].time - ends[0]["ts"].time if ends[0] and ends[1] else 0
-    size = (await client.local.command("collStats", "oplog.rs")).get("maxSize", 0)
-    used = (await client.local.command("collStats", "oplog.rs")).get("size", 0)
-    yield oplog_finding(held, settings.history_window, full=used > size * 0.9)
+    size = await client.local.command("collStats", "oplog.rs")
+    yield oplog_finding(held, settings.history_window, full=size["size"] > size["maxSize"] * 0.9)
 
 
 def oplog_finding(held: float, window: float, *, full: bool) -> Finding:

@@ -28,6 +28,7 @@ import click
 from livedocs import config
 from livedocs.demo.leash import hold, leashed
 from livedocs.demo.mongod import HOST, MongodError, wait_until
+from livedocs.demo.oauth.client_secret import VARIABLE as SECRET_VARIABLE
 from livedocs.demo.oauth.client_secret import client_secret
 from livedocs.demo.people import AUDIENCE, LOGIN_CLIENT, TENANTS
 from livedocs.demo.replicaset import ReplicaSet
@@ -205,13 +206,14 @@ def _start(ports: Ports, folder: Path, running: contextlib.ExitStack) -> dict[in
 
     click.echo(f"==> OAuth provider on port {ports.oauth} ...")
     own = {name: value for name, value in os.environ.items() if not name.startswith(config.PREFIX)}
+    secret = client_secret(folder / "oauth")
     provider = _spawn(
         "the OAuth provider",
         [
             *("livedocs.demo.oauth", "--port", str(ports.oauth), "--data-dir", str(folder / "oauth")),
             *("--server-url", f"http://localhost:{ports.server}"),
         ],
-        own,
+        own | {SECRET_VARIABLE: secret},
         folder / "logs" / "oauth.log",
         running,
     )
@@ -219,7 +221,7 @@ def _start(ports: Ports, folder: Path, running: contextlib.ExitStack) -> dict[in
     children[provider.process.pid] = (provider.name, provider.log)
 
     click.echo("==> migrations and tenants ...")
-    environ = server_environ(ports, mongodb.uri, client_secret(folder / "oauth"))
+    environ = server_environ(ports, mongodb.uri, secret)
     settings = config.load(environ)
     configure_logging(settings.model_copy(update={"log_level": "error"}))
     migrate.run(settings)
@@ -245,6 +247,8 @@ def server_environ(ports: Ports, mongodb_uri: str, secret: str) -> dict[str, str
         "oauth_client_id": LOGIN_CLIENT.client_id,
         "oauth_client_secret": secret,
         "oauth_audience": AUDIENCE,
+        # Who may not have a scope is logged in without it: only ada becomes an administrator.
+        "oauth_scopes": "openid profile offline_access livedocs:admin",
         "log_format": "console",
         "shutdown_grace": "1",
     }

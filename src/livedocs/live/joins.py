@@ -165,14 +165,16 @@ class Joins:
 
     async def _look(self, client: Client, uuids: Sequence[UUID], wish: Wish) -> Snapshot:
         """The snapshot a join rests on: never older than what the history can continue."""
+        documents = wish.snapshot
         for _ in range(_ATTEMPTS):
-            documents = wish.snapshot or (wish.since is not None and not self._history.covers(wish.since))
+            documents = documents or (wish.since is not None and not self._history.covers(wish.since))
             with_documents = frozenset(uuids) if documents else frozenset()
             snapshot = await self._gate.look(client.principal, client.tenant, uuids, with_documents)
             if wish.since is not None:
                 # A cursor may be ahead of this process; what lies between must be here to be told apart.
                 await self._progress.passed(snapshot.at)
-                if not with_documents and not self._resumable(wish.since, snapshot.at):
+                if not documents and not self._resumable(wish.since, snapshot.at):
+                    documents = True
                     continue
             if self._history.covers(cursor.after(snapshot.at)):
                 return snapshot

@@ -32,7 +32,7 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(dict, uuid_representation=Uui
 
 # An object with one of these, merged into another by a careless script, changes every object of the page.
 _PROTOTYPES = frozenset({"__proto__", "constructor", "prototype"})
-_INT64 = range(-(2**63), 2**63)
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 def validate(document: Mapping[str, Any], *, max_bytes: int, reserved: AbstractSet[str] = RESERVED) -> None:
@@ -58,7 +58,7 @@ def validate(document: Mapping[str, Any], *, max_bytes: int, reserved: AbstractS
     while waiting:
         path, value = waiting.pop()
         for name, item in _items(value):
-            if isinstance(value, Mapping):
+            if not isinstance(value, list):
                 names += 1
                 _check_name(name, path)
             inner = (*path, name)
@@ -111,7 +111,7 @@ def _check_name(name: str, path: tuple[str, ...]) -> None:
 def _check_value(value: Any, path: tuple[str, ...]) -> None:
     if isinstance(value, str):
         _check_text(value, path)
-    elif isinstance(value, int) and value not in _INT64:
+    elif isinstance(value, int) and not _LEAST <= value <= _MOST:
         raise InvalidDocument("Integers have at most 64 bits.", path=".".join(path))
 
 

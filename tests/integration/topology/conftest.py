@@ -43,7 +43,8 @@ class Topology:
         made = run("sh", OPS / "mongodb" / "key.sh", key_file)
         assert made.stdout == "key file: made\n", made.stderr
         self.members = [
-            Mongod(folder / f"mongo{number}", port, key_file=key_file) for number, port in enumerate(ports, start=1)
+            Mongod(folder / f"mongo{number}", port, key_file=key_file)
+            for number, port in enumerate(ports, start=1)
         ]
         self.hosts = ",".join(member.address for member in self.members)
 

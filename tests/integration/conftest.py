@@ -1,0 +1,168 @@
+"""The store and the HTTP interface in this process, on the module's own databases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from livedocs.access.authenticate import Authenticator
+from livedocs.access.issuer import Issuer
+from livedocs.access.oauth import LoginClient
+from livedocs.access.principal import Principal
+from livedocs.errors import InvalidToken
+from livedocs.http.app import Services, build
+from livedocs.store.connection import connect
+from livedocs.store.documents import Documents
+from livedocs.store.grants import Grants
+from livedocs.store.tenants import TenantDirectory, Tenants
+from livedocs.telemetry import Metrics
+
+
+class KnownTokens:
+    """Understands the tokens that a test has handed out, without a provider."""
+
+    def __init__(self) -> None:
+        self.principals: dict[str, Principal] = {}
+
+    async def principal(self, token: str, *, fresh: bool = False) -> Principal:
+        try:
+            return self.principals[token]
+        except KeyError:
+            raise InvalidToken from None
+
+    def forget(self, token_id: str) -> None:
+        """There is nothing to forget."""
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        assert self.headers["Content-Type"] == "application/problem+json"
+        return self.json["code"]
+
+
+@dataclass
+class Client:
+    """Sends requests to the application as somebody."""
+
+    app: Any
+    headers: dict[str, str] = field(default_factory=dict)
+    principal: Principal | None = None
+
+    async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """`body` is sent as JSON unless it is bytes; underscores in header names stand for hyphens."""
+        sent = dict(self.headers)
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        response = await self.app.test_client().open(path, method=method, headers=sent, data=data)
+        return Answer(response.status_code, response.headers, await response.get_data())
+
+    async def get(self, path: str, **headers: str) -> Answer:
+        return await self.request("GET", path, **headers)
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return await self.request("POST", path, body, **headers)
+
+    async def put(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return await self.request("PUT", path, body, **headers)
+
+    async def patch(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return await self.request("PATCH", path, body, **headers)
+
+    async def delete(self, path: str, **headers: str) -> Answer:
+        return await self.request("DELETE", path, **headers)
+
+
+class Api:
+    """The application, and clients that speak as somebody."""
+
+    def __init__(self, app: Any, tokens: KnownTokens, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+        self._tokens = tokens
+
+    def anybody(self, **headers: str) -> Client:
+        return Client(self.app, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    def someone(
+        self, subject: str = "user:alice", *, tenant: str = "acme", groups: tuple[str, ...] = (), scope: str = ""
+    ) -> Client:
+        token = f"token-{len(self._tokens.principals)}"
+        principal = Principal(
+            tenant,
+            subject,
+            subject.partition(":")[2].capitalize(),
+            frozenset(groups),
+            frozenset(scope.split()),
+            datetime.now(UTC) + timedelta(hours=1),
+            "livedocs",
+            token,
+        )
+        self._tokens.principals[token] = principal
+        return Client(self.app, {"Authorization": f"Bearer {token}"}, principal)
+
+    def service(self, subject: str = "client:acme-service") -> Client:
+        return self.someone(subject, scope="livedocs:write")
+
+
+@pytest.fixture
+async def mongo(deployment):
+    client = connect(deployment.settings())
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def control(mongo, deployment):
+    """The control database."""
+    return mongo[deployment.control_database]
+
+
+@pytest.fixture
+def start_api(mongo, deployment):
+    issuers = []
+
+    async def start(**changes: Any) -> Api:
+        services = changes.pop("services", {})
+        settings, metrics, tokens = deployment.settings(**changes), Metrics(), KnownTokens()
+        directory = TenantDirectory(Tenants(mongo, settings.control_database))
+        await directory.refresh()
+        issuer = Issuer(settings, now=lambda: datetime.now(UTC))
+        issuers.append(issuer)
+        app = build(
+            Services(
+                **{
+                    "settings": settings,
+                    "metrics": metrics,
+                    "authenticator": Authenticator(tokens, directory, secure=settings.secure),
+                    "tenants": directory,
+                    "documents": Documents(mongo, settings.control_database),
+                    "grants": Grants(mongo, settings.control_database),
+                    "login": LoginClient(settings, issuer, now=lambda: datetime.now(UTC)),
+                    **services,
+                }
+            )
+        )
+        return Api(app, tokens, metrics)
+
+    return start
+
+
+@pytest.fixture
+async def api(start_api):
+    return await start_api()

@@ -1,0 +1,126 @@
+"""A live socket ends with its token: on time, after a revocation, at a logout; and can be renewed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from uuid import uuid4
+
+import httpx
+import pytest
+
+
+@pytest.fixture(scope="module")
+def watchful(start_server):
+    """A server that introspects live tokens every half second."""
+    return start_server(introspection_interval=0.5, introspection_cache=0, auth_grace=1)
+
+
+async def opened_with(open_peer, server, token):
+    return await open_peer(None, url=server.ws_url, headers={"Authorization": f"Bearer {token}"})
+
+
+async def ended(peer) -> str:
+    async with asyncio.timeout(10):
+        await peer.closed.wait()
+    return next(event[1]["reason"] for event in peer.seen if event[0] == "$goaway")
+
+
+async def test_a_token_is_announced_and_ended_at_its_end(open_peer, server):
+    before = time.monotonic()
+    peer = await opened_with(open_peer, server, server.token("alice", ttl=3))
+    assert "$date" in (await peer.expect("$expiring"))[0]["at"]
+    assert await ended(peer) == "expired"
+    assert 1.5 < time.monotonic() - before < 4.5
+
+
+async def test_a_token_revoked_at_the_provider_ends_all_of_its_sockets(open_peer, watchful, oauth):
+    token = watchful.token("alice")
+    peers = [await opened_with(open_peer, watchful, token) for _ in range(3)]
+    other = await opened_with(open_peer, watchful, watchful.token("bob"))
+    async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
+        assert (await provider.post("/dev/revoke", json={"token": token})).json()["revoked"] == 1
+    assert {await ended(peer) for peer in peers} == {"token_revoked"}
+    await other.settled()
+
+
+async def test_many_sockets_of_one_token_cost_one_introspection_per_interval(open_peer, watchful, oauth):
+    token = watchful.token("ada")
+    peers = [await opened_with(open_peer, watchful, token) for _ in range(10)]
+    async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
+        first = (await provider.get("/dev/faults")).json()["calls"]
+        begun = time.monotonic()
+        while (calls := (await provider.get("/dev/faults")).json()["calls"] - first) < 3:
+            assert time.monotonic() - begun < 10
+            await asyncio.sleep(0.05)
+    # At most one call per interval of 0.45 to 0.5 s, and one that was just due.
+    assert calls <= (time.monotonic() - begun) / 0.45 + 1
+    for peer in peers:
+        await peer.settled()
+
+
+async def test_while_introspection_is_down_sockets_stay_for_the_grace_and_then_leave(open_peer, watchful, oauth):
+    peer = await opened_with(open_peer, watchful, watchful.token("alice"))
+    async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
+        await provider.post("/dev/faults", json={"introspection": "error"})
+        begun = time.monotonic()
+        try:
+            assert await ended(peer) == "auth_unavailable"
+        finally:
+            await provider.delete("/dev/faults")
+    assert time.monotonic() - begun >= 0.9
+
+
+async def test_a_group_taken_away_at_the_provider_takes_its_rooms_and_no_others(
+    open_peer, watchful, oauth, acme, grant
+):
+    by_group, by_user = uuid4(), uuid4()
+    grant(by_group, "group:staff")
+    grant(by_user, "user:bob")
+    peer = await opened_with(open_peer, watchful, watchful.token("bob"))
+    joined = (await peer.call("JoinRoom", [str(by_group), str(by_user)]))["joined"]
+    assert len(joined) == 2
+    async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
+        await provider.post("/dev/users/bob", json={"groups": []})
+        try:
+            assert await peer.expect("$revoked") == [{"uuid": str(by_group), "reason": "revoked"}]
+        finally:
+            await provider.delete("/dev/users/bob")
+    acme.notes.insert_one({"_id": by_group})
+    acme.notes.insert_one({"_id": by_user})
+    assert (await peer.expect("notes"))[0]["uuid"] == str(by_user)
+
+
+async def test_reauth_with_a_new_token_of_the_same_caller_keeps_the_rooms(open_peer, server, acme, grant):
+    uuid = uuid4()
+    grant(uuid, "user:alice")
+    peer = await opened_with(open_peer, server, server.token("alice", ttl=4))
+    await peer.call("JoinRoom", [str(uuid)])
+    answer = await peer.call("Reauth", {"token": server.token("alice", ttl=600)})
+    assert "$date" in answer["expires_at"]
+    # Past the end of the first token.
+    await asyncio.sleep(4)
+    acme.notes.insert_one({"_id": uuid})
+    assert (await peer.expect("notes"))[1]["op"] == "insert"
+
+
+async def test_reauth_with_somebody_elses_token_or_a_bad_one_is_the_end(open_peer, server):
+    for token, code in ((server.token("bob"), "forbidden"), ("nonsense", "unauthenticated")):
+        peer = await open_peer("alice")
+        assert (await peer.call("Reauth", {"token": token}))["code"] == code
+        assert await ended(peer) == "reauth_refused"
+    peer = await open_peer("alice")
+    assert (await peer.call("Reauth", "no object"))["code"] == "bad_request"
+    await peer.settled()
+
+
+async def test_logging_out_ends_the_sockets_of_that_session(open_peer, server):
+    token = server.token("alice")
+    headers = {"Cookie": f"livedocs_token={token}", "Origin": server.url}
+    peer = await open_peer(None, headers=headers)
+    other = await open_peer("alice")
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        answer = await client.post("/auth/logout", headers={**headers, "X-Requested-With": "test"})
+        assert answer.status_code == 200
+    assert await ended(peer) == "logout"
+    await other.settled()

@@ -1,0 +1,187 @@
+"""The commands that look after a deployment, as an operator calls them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+from pymongo import MongoClient
+
+from livedocs.cli.doctor import Finding, introspection_finding, oplog_finding, topology_finding, version_finding
+from livedocs.demo.mongod import Mongod
+
+
+def call(*arguments, environ=None):
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("LIVEDOCS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "livedocs", *arguments],
+        env={**outside, **(environ or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def livedocs(deployment):
+    def on_deployment(*arguments, **changes):
+        return call(*arguments, environ=deployment.environ(**changes))
+
+    return on_deployment
+
+
+@pytest.mark.parametrize("command", [["serve"], ["doctor"], ["migrate"], ["tenant", "list"]])
+def test_settings_that_are_missing_or_unknown_are_named_a_line_each(command):
+    done = call(*command, environ={"LIVEDOCS_COLOUR": "blue", "LIVEDOCS_PUBLIC_URL": "http://localhost:8000"})
+    assert done.returncode == 78
+    assert done.stderr.splitlines() == [
+        "LIVEDOCS_COLOUR: there is no such setting",
+        "LIVEDOCS_MONGODB_URI: is required",
+        "LIVEDOCS_OAUTH_ISSUER: is required",
+        "LIVEDOCS_OAUTH_CLIENT_ID: is required",
+        "LIVEDOCS_OAUTH_CLIENT_SECRET: is required",
+        "LIVEDOCS_OAUTH_AUDIENCE: is required",
+    ]
+
+
+def test_help_is_there_for_every_command():
+    commands = [line.split()[0] for line in call("--help").stdout.partition("Commands:\n")[2].splitlines()]
+    assert commands == ["demo", "doctor", "grant", "migrate", "serve", "tenant", "token", "watch"]
+    for command in commands:
+        assert call(command, "--help").returncode == 0
+
+
+def test_a_tenant_is_created_listed_extended_suspended_and_resumed(livedocs, deployment):
+    database = f"{deployment.control_database}_initech"
+    try:
+        made = livedocs("tenant", "create", "initech", "--database", database, "--collection", "memos")
+        assert made.stdout == f"created initech in database {database}\n"
+        assert livedocs("tenant", "register", "initech", "reports").returncode == 0
+        assert livedocs("tenant", "suspend", "initech").stdout == "initech is suspended\n"
+        (line,) = [line for line in livedocs("tenant", "list").stdout.splitlines() if line.startswith("initech")]
+        assert line.split() == ["initech", "suspended", database, "memos:_id", "reports:uuid"]
+        assert livedocs("tenant", "resume", "initech").stdout == "initech is active\n"
+        again = livedocs("tenant", "create", "initech", "--database", f"{database}_2")
+        assert again.returncode == 1
+        assert again.stderr == "Error: There is a tenant of this slug. (slug initech)\n"
+    finally:
+        with MongoClient(deployment.uri) as client:
+            client[deployment.control_database].tenants.delete_one({"_id": "initech"})
+            client.drop_database(database)
+
+
+def test_a_grant_is_put_listed_and_removed(livedocs):
+    room = str(uuid.uuid4())
+    assert livedocs("grant", "put", "acme", room, "user:bob", "reader", "--for", "60").returncode == 0
+    assert livedocs("grant", "put", "acme", room.upper(), "group:staff", "owner").returncode == 0
+    listed = [line.split()[:2] for line in livedocs("grant", "list", "acme", room).stdout.splitlines()]
+    assert listed == [["group:staff", "owner"], ["user:bob", "reader"]]
+    assert livedocs("grant", "list", "globex", room).stdout == ""
+    assert livedocs("grant", "remove", "acme", room, "user:bob").returncode == 0
+    assert livedocs("grant", "remove", "acme", room, "user:bob").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["acme", "{6f1b0c1e-0000-4000-8000-000000000000}", "user:bob", "reader"], "Not a UUID"),
+        (["acme", "6f1b0c1e-0000-4000-8000-000000000000", "bob", "reader"], "Not a subject"),
+        (["acme", "6f1b0c1e-0000-4000-8000-000000000000", "user:bob", "king"], "'reader', 'writer', 'owner'"),
+    ],
+)
+def test_a_malformed_grant_is_refused_before_anything_is_asked(arguments, complaint):
+    done = call("grant", "put", *arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_migrations_are_listed_and_a_second_run_has_nothing_to_do(livedocs):
+    states = [line.split() for line in livedocs("migrate", "--list").stdout.splitlines()]
+    assert states
+    assert {state for state, _ in states} == {"applied"}
+    assert livedocs("migrate").stdout == "nothing to do\n"
+    refused = livedocs("migrate", "--to", "9999_nowhere")
+    assert refused.returncode == 1
+    assert "there is no migration 9999_nowhere" in refused.stderr
+
+
+def test_a_doctor_finds_nothing_wrong_with_a_deployment_that_is_fit(livedocs):
+    done = livedocs("doctor")
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"ok"}, done.stdout
+    assert done.returncode == 0
+
+
+def test_a_doctor_says_what_to_do_about_each_problem(livedocs, deployment):
+    done = livedocs("doctor", control_database="livedocs_of_nobody", oauth_client_secret="wrong")
+    assert done.returncode == 1
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem")]
+    assert len(problems) == 3, done.stdout
+    for advice in ("run: livedocs migrate", "run: livedocs tenant create", "check LIVEDOCS_OAUTH_CLIENT_ID"):
+        assert advice in done.stdout
+    assert "wrong" not in done.stdout + done.stderr
+
+
+def test_a_doctor_goes_on_to_oauth_when_mongodb_does_not_answer(livedocs, free_ports):
+    (port,) = free_ports(1)
+    done = livedocs(
+        "doctor", mongodb_uri=f"mongodb://root:secret@127.0.0.1:{port}/", oauth_issuer="http://localhost:1"
+    )
+    assert done.returncode == 1
+    assert "check LIVEDOCS_MONGODB_URI" in done.stdout
+    assert "check LIVEDOCS_OAUTH_ISSUER" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_doctor_sees_a_missing_index(livedocs, deployment):
+    with MongoClient(deployment.uri) as client:
+        tests = client[deployment.databases["acme"]].test
+        tests.drop_index("uuid_1")
+        done = livedocs("doctor")
+        tests.create_index("uuid")
+    assert "problem  tenant acme: no index on uuid in test" in done.stdout
+    assert "-> run: livedocs tenant register acme test" in done.stdout
+    assert done.returncode == 1
+
+
+def test_a_standalone_mongod_is_a_problem_with_advice(tmp_path, free_ports):
+    mongod = Mongod(tmp_path, *free_ports(1))
+    mongod.start()
+    try:
+        with mongod.client() as client:
+            finding = topology_finding(client.admin.command("hello"))
+    finally:
+        mongod.kill()
+    assert "rs.initiate()" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("finding", "fine"),
+    [
+        (version_finding([6, 0, 5, 0]), True),
+        (version_finding([8, 2, 0, 0]), True),
+        (version_finding([5, 0, 31, 0]), False),
+        (topology_finding({"msg": "isdbgrid"}), True),
+        (topology_finding({"setName": "rs0"}), True),
+        (oplog_finding(4000, 300, full=True), True),
+        (oplog_finding(10, 300, full=False), True),
+        (oplog_finding(10, 300, full=True), False),
+        (introspection_finding(None), False),
+    ],
+)
+def test_what_a_finding_says(finding, fine):
+    assert isinstance(finding, Finding)
+    assert str(finding).startswith("ok " if fine else "problem ")
+
+
+def test_a_token_of_the_development_provider_stands_alone_on_its_line(oauth):
+    done = call("token", "--user", "alice", "--tenant", "acme", "--oauth-port", str(oauth.port))
+    (line,) = done.stdout.splitlines()
+    assert len(line.split(".")) == 3
+    refused = call("token", "--user", "alice", "--tenant", "globex", "--oauth-port", str(oauth.port))
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("Error: alice belongs to tenant acme")

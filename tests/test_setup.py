@@ -1,0 +1,84 @@
+"""The set-up's own promises: what is installed is locked, and a test run leaves nothing behind."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+_RUNTIME = [
+    *_PROJECT["project"]["dependencies"],
+    *(one for extra in _PROJECT["project"]["optional-dependencies"].values() for one in extra),
+    *_PROJECT["dependency-groups"]["build"],
+]
+
+
+def locked(name):
+    """Name and version of every requirement in a lock file; a name may have several for several Pythons."""
+    text = (ROOT / name).read_text()
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE)
+    return {(canonicalize_name(package), version) for package, version in pins}
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_a_lock_file_holds_pins_and_hashes_and_no_place_to_download_from(name):
+    for line in (ROOT / name).read_text().splitlines():
+        assert re.fullmatch(
+            r"[A-Za-z0-9._-]+==[^ /]+(?: ; [^/]+)? \\|    --hash=sha256:[0-9a-f]{64}(?: \\)?", line
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("requirements.lock", _RUNTIME),
+        ("requirements-dev.lock", [*_RUNTIME, *_PROJECT["dependency-groups"]["dev"]]),
+    ],
+)
+def test_every_dependency_is_locked_at_a_version_that_the_project_allows(name, wanted):
+    pins = locked(name)
+    for requirement in map(Requirement, wanted):
+        found = [version for package, version in pins if package == canonicalize_name(requirement.name)]
+        assert found, f"{requirement.name}: run make lock"
+        assert all(version in requirement.specifier for version in found), f"{requirement}: run make lock"
+
+
+def test_the_demo_and_the_tests_run_with_the_same_versions():
+    assert locked("requirements.lock") < locked("requirements-dev.lock")
+
+
+def leaves_nothing(program):
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "leaves_nothing.py", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_status_of_a_run_that_cleans_up_is_its_own(status):
+    program = f"import subprocess, sys; subprocess.run(['true']); print('done'); sys.exit({status})"
+    done = leaves_nothing(program)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "done\n", "")
+
+
+def test_a_process_left_behind_in_a_session_of_its_own_fails_the_run_and_is_ended():
+    program = (
+        "import subprocess; p = subprocess.Popen(['sh', '-c', 'setsid sleep 4242 & echo $!'], stdout=-1);"
+        "print(int(p.stdout.readline()), flush=True)"
+    )
+    done = leaves_nothing(program)
+    assert done.returncode == 1
+    assert "left behind" in done.stderr
+    assert "sleep 4242" in done.stderr
+    assert not Path(f"/proc/{done.stdout.strip()}").exists()

@@ -1,0 +1,168 @@
+"""The documentation against the code: what it lists is what there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from livedocs import config, errors
+from livedocs.demo.oauth.client_secret import VARIABLE as provider_variable
+from livedocs.http import app as http_app
+from livedocs.live import client as live_client
+from livedocs.telemetry import Metrics
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "ops").glob("*.md")])
+PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(page, after=""):
+    """The rows of a page's table that begins behind `after`, each a list of cells."""
+    text = (DOCS / page).read_text().split(after, 1)[1]
+    found = []
+    for line in text.splitlines():
+        if line.startswith("|"):
+            found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif found:
+            break
+    return found[2:]
+
+
+@pytest.mark.parametrize("name", ["settings", "errors", "metrics"])
+def test_the_tables_are_as_they_would_be_written_now(reference, name):
+    text = (DOCS / f"{name}.md").read_text()
+    assert reference.written(name, text) == text, "run python scripts/reference.py"
+
+
+def test_every_setting_is_listed_with_its_default_and_meaning():
+    listed = {row[0].strip("`"): row[1:] for row in rows("settings.md", "<!-- begin settings -->")}
+    assert listed.keys() == {config.PREFIX + name.upper() for name in config.Settings.model_fields}
+    for name, field in config.Settings.model_fields.items():
+        default, _, meaning = listed[config.PREFIX + name.upper()]
+        assert meaning == field.description
+        assert meaning, name
+        assert (default == "**required**") == field.is_required(), name
+
+
+def test_a_default_in_the_table_can_be_set(monkeypatch):
+    required = {
+        "LIVEDOCS_PUBLIC_URL": "http://localhost:8000",
+        "LIVEDOCS_MONGODB_URI": "mongodb://localhost",
+        "LIVEDOCS_OAUTH_ISSUER": "http://localhost:8001",
+        "LIVEDOCS_OAUTH_CLIENT_ID": "livedocs",
+        "LIVEDOCS_OAUTH_CLIENT_SECRET": "secret",
+        "LIVEDOCS_OAUTH_AUDIENCE": "livedocs",
+    }
+    listed = {row[0].strip("`"): row[1] for row in rows("settings.md", "<!-- begin settings -->")}
+    assert {name for name, default in listed.items() if default == "**required**"} == required.keys()
+    given = {name: default.strip("`") for name, default in listed.items() if default.startswith("`")}
+    assert config.load({**required, **given}) == config.load(required)
+
+
+def every_error(kind=errors.LivedocsError):
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield child
+            yield from every_error(child)
+
+
+def test_every_error_is_listed_with_its_status():
+    listed = [(row[0].strip("`"), row[1], row[2].strip("`")) for row in rows("errors.md", "<!-- begin errors -->")]
+    assert listed == [(kind.code, str(kind.status), kind.on_socket()) for kind in every_error()]
+    assert len({code for code, _, _ in listed}) == len(listed)
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes():
+    drawn = re.findall(r"^[ |]*\+-- (\w+) +(\d{3}) +(\w+)$", errors.__doc__, re.MULTILINE)
+    assert drawn == [(kind.__name__, str(kind.status), kind.code) for kind in every_error()]
+    depths = re.findall(r"^( *(?:\|?[ |]*))\+-- \w+", errors.__doc__, re.MULTILINE)
+    parents = [len(kind.__mro__) - len(errors.LivedocsError.__mro__) for kind in every_error()]
+    assert [len(indent) // 4 for indent in depths] == parents
+
+
+def test_every_metric_is_listed_as_prometheus_sees_it():
+    listed = {row[0].strip("`") for row in rows("metrics.md", "<!-- begin metrics -->")}
+    families = {family.name: family.type for family in Metrics().registry.collect()}
+    endings = {"counter": "_total", "histogram": "_bucket", "gauge": ""}
+    assert listed == {name + endings[kind] for name, kind in families.items()}
+
+
+def braced(match):
+    return f"{{{match[1]}}}"
+
+
+def test_the_http_page_lists_every_route_and_no_other(tmp_path):
+    (tmp_path / "index.html").write_text("<!doctype html>")
+    settings = config.Settings(
+        public_url="http://localhost:8000",
+        mongodb_uri="mongodb://localhost",
+        oauth_issuer="http://localhost:8001",
+        oauth_client_id="livedocs",
+        oauth_client_secret="secret",
+        oauth_audience="livedocs",
+    )
+    # The routes are looked at, none is called.
+    parts = dict.fromkeys(("authenticator", "tenants", "documents", "grants", "login"))
+    app = http_app.build(http_app.Services(settings=settings, metrics=Metrics(), **parts))
+    routes = {
+        f"{method} {PARAMETER.sub(braced, rule.rule)}"
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    listed = [row[0].strip("`") for row in rows("http-api.md", "curl -H")]
+    assert sorted(listed) == sorted(routes - {"GET /docs.css"})
+
+
+def test_the_socket_page_lists_every_event_and_no_other():
+    source = {path.name: path.read_text() for path in (ROOT / "src" / "livedocs" / "live").glob("*.py")}
+    calls = re.findall(r'^ +"(\w+)": self\._\w+,$', source["calls.py"], re.MULTILINE)
+    assert [row[0].strip("`") for row in rows("socket-protocol.md", "## Client to server")] == calls
+    sent = {name for text in source.values() for name in re.findall(r'"(\$[a-z]+)"', text)}
+    listed = [row[0].strip("`") for row in rows("socket-protocol.md", "Control events begin")]
+    assert set(listed) == sent
+
+
+def test_the_socket_page_says_which_reasons_are_final():
+    listed = {row[0].strip("`"): row[1] for row in rows("socket-protocol.md", "unless the reason is final |")}
+    final = {reason for reason, of in listed.items() if "final" in of}
+    assert final == live_client.FINAL
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page):
+    known = {config.PREFIX + name.upper() for name in config.Settings.model_fields} | {provider_variable}
+    named = set(re.findall(r"LIVEDOCS_[A-Z_]*[A-Z]", page.read_text()))
+    assert named <= known, named - known
+
+
+def test_the_picture_loads_nothing_from_elsewhere():
+    picture = (DOCS / "architecture.svg").read_text()
+    assert "<title" in picture
+    assert set(re.findall(r"https?://[^\"' ]+", picture)) == {"http://www.w3.org/2000/svg"}
+    assert "href" not in picture
+
+
+def test_the_license_is_the_whole_apache_license():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
