@@ -26,6 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -79,7 +80,10 @@ def _answers(process: subprocess.Popen[bytes], url: str, log: Path) -> bool:
     try:
         with _direct.open(url, timeout=5) as response:
             return response.status == 200
-    except OSError:  # an HTTP error, a 503 of a server that is not ready among them, is one as well
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    except OSError:
         return False
 
 

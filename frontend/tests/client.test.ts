@@ -143,8 +143,8 @@ describe('a session about to end', () => {
 
   test('survives the first socket closing before the second is live', async () => {
     const world = World.live();
-    world.socket(0).events.message('$goaway', [{ reason: 'restart', within_ms: 0 }]);
-    await settle();
+    world.socket(0).events.message('$goaway', [{ reason: 'restart', within_ms: 1000 }]);
+    await vi.advanceTimersByTimeAsync(600);
     world.socket(0).events.closed();
     world.socket(1).events.opened();
     world.socket(1).accept({ resumed: 0 });

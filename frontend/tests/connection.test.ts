@@ -91,14 +91,27 @@ describe('a session about to end', () => {
   });
 
   test('goes on connecting when the first socket closes before the second is live', () => {
-    const [state, effects] = run(LIVE, { kind: 'goaway', withinMs: 5000 }, { kind: 'closed' });
+    const [state, effects] = run(LIVE, { kind: 'goaway', reason: 'shutdown', withinMs: 5000 }, { kind: 'closed' });
     expect(state.kind).toBe('connecting');
     expect(effects).toEqual(['replace']);
     expect(run(state, { kind: 'replaced' })[0]).toEqual(LIVE);
   });
 
   test('keeps the first socket when the second does not come up', () => {
-    expect(run(LIVE, { kind: 'goaway', withinMs: 0 }, { kind: 'replaceFailed' })[0]).toEqual(LIVE);
+    expect(run(LIVE, { kind: 'goaway', reason: 'shutdown', withinMs: 1 }, { kind: 'replaceFailed' })[0]).toEqual(LIVE);
+  });
+});
+
+describe('a notice to go away', () => {
+  test('that leaves no time is left to the close behind it', () => {
+    expect(run(LIVE, { kind: 'goaway', reason: 'expired', withinMs: 0 })).toEqual([LIVE, []]);
+  });
+
+  test('of an administrator is heeded until a person starts again', () => {
+    const [state, effects] = run(LIVE, { kind: 'goaway', reason: 'disconnected', withinMs: 0 }, { kind: 'closed' });
+    expect(state).toEqual({ kind: 'refused', code: 'disconnected' });
+    expect(effects).toEqual(['close']);
+    expect(run(state, { kind: 'start' })[0].kind).toBe('connecting');
   });
 });
 

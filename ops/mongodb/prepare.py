@@ -1,9 +1,9 @@
 """Make a replica set ready for livedocs: initiate it, then its root user, roles and users. Safe to repeat.
 
-Runs once beside the first member, because MongoDB lets a connection from the machine itself, and no other, initiate
-the set and create the first user (the localhost exception). Every later run uses that root user: it sets the
-roles and passwords to what `roles.json` and the environment say now, so a new tenant database or a new password is
-this same job once more.
+Runs beside the first member, because MongoDB lets a connection from the machine itself, and no other, initiate the
+set and create the first user (the localhost exception). Every later run uses that root user: it sets the roles and
+passwords to what `roles.json` and the environment say now, so a new tenant database or a new password is this same
+job once more.
 
 Environment:
     MONGO_HOSTS: members as they reach each other, `host:port` with commas between; the first is this machine.

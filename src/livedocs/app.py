@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import platform
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
+from uuid import uuid4
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
@@ -26,6 +30,7 @@ from livedocs.access.issuer import Issuer
 from livedocs.access.oauth import LoginClient
 from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
+from livedocs.changes.lease import Lease
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Stream
 from livedocs.config import Settings
@@ -44,6 +49,7 @@ from livedocs.store.connection import connect, connect_raw
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
 from livedocs.store.lookups import Lookups
+from livedocs.store.processes import Process, Processes
 from livedocs.store.snapshots import Snapshots
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.telemetry import Metrics, configure_logging, get_logger
@@ -172,6 +178,13 @@ class Server:
             tenants_changed=self._tenants_changed,
             metrics=metrics,
         )
+        process = Process(uuid4().hex, platform.node(), os.getpid(), "")
+        self._processes = Processes(self._client, settings.control_database)
+        self._lease = Lease(
+            self._feed,
+            lambda position: self._processes.beat(replace(process, position=position)),
+            lambda: self._processes.end(process.id),
+        )
         self._joins = Joins(
             Gate(Snapshots(self._client, settings.control_database)),
             history,
@@ -193,6 +206,7 @@ class Server:
                 tenants=self._directory,
                 documents=Documents(self._client, settings.control_database),
                 grants=Grants(self._client, settings.control_database),
+                processes=self._processes,
                 login=LoginClient(settings, self._issuer, now=_now),
                 probes={
                     "mongodb": self._mongodb_reachable,
@@ -239,11 +253,14 @@ class Server:
             stack.push_async_callback(self._introspector.aclose)
             stack.push_async_callback(self._joins.aclose)
             stack.push_async_callback(self._sessions.aclose)
+            stack.push_async_callback(self._lease.end)
             parts = [asyncio.create_task(self._follow(), name="changes")]
             stack.push_async_callback(_cancel, parts)
             if not await self._opened(parts[0], stop):
                 return
+            await self._lease.take()
             parts += [
+                asyncio.create_task(self._lease.run(), name="lease"),
                 asyncio.create_task(self._wheel.run(), name="timers"),
                 asyncio.create_task(self._slow.run(), name="slow sockets"),
             ]

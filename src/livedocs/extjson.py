@@ -13,7 +13,7 @@ import base64
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +37,7 @@ from bson.errors import BSONError
 from livedocs.errors import InvalidJson
 
 _SAFE = 2**53
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_NON_STR_KEYS
 _REGEX_FLAGS = (
     (re.IGNORECASE, "i"),
@@ -65,9 +66,11 @@ def loads(text: bytes | str) -> Any:
     """
     try:
         plain = orjson.loads(text)
+        return _typed(plain)
     except orjson.JSONDecodeError as error:
         raise InvalidJson(f"Not valid JSON: {error.msg} at position {error.pos}.") from None
-    return _typed(plain)
+    except RecursionError:
+        raise InvalidJson("Nested too deeply.") from None
 
 
 def _exact(value: Any) -> Any:
@@ -104,6 +107,9 @@ def _default(value: Any) -> Any:
 
 def _date(value: datetime) -> dict[str, Any]:
     at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    if at.year < 1970:
+        # As the specification has it: text only for the years 1970 to 9999.
+        return {"$date": {"$numberLong": str((at - _EPOCH) // timedelta(milliseconds=1))}}
     text = at.strftime("%Y-%m-%dT%H:%M:%S")
     if at.microsecond:
         text += f".{at.microsecond // 1000:03d}"

@@ -115,7 +115,8 @@ def parse_grant_key(identifier: object) -> GrantKey | None:
         case {"tenant": str() as tenant, "uuid": UUID() as uuid, "subject": str() as subject}:
             return GrantKey(tenant, uuid, subject)
         case {"tenant": str() as tenant, "uuid": Binary() as binary, "subject": str() as subject}:
-            return GrantKey(tenant, binary.as_uuid(), subject) if binary.subtype == UUID_SUBTYPE else None
+            is_uuid = binary.subtype == UUID_SUBTYPE and len(binary) == 16
+            return GrantKey(tenant, binary.as_uuid(), subject) if is_uuid else None
     return None
 
 

@@ -253,6 +253,18 @@ async def test_a_yes_is_used_again_for_as_long_as_the_settings_say(introspector,
     assert introspection.call_count == 2
 
 
+async def test_a_slow_answer_counts_from_when_it_was_asked_for(introspector, introspection, active, clock):
+    held = Held(introspection, *(httpx.Response(200, json=active()) for _ in range(2)))
+    caller = asyncio.create_task(introspector.principal(TOKEN))
+    await asyncio.wait_for(held.asked.wait(), 5)
+    clock.forward(20)
+    held.answer.set()
+    await caller
+    clock.forward(10)
+    await introspector.principal(TOKEN)
+    assert introspection.call_count == 2
+
+
 async def test_a_yes_is_never_used_past_exp(introspector, introspection, active, clock):
     introspection.respond(json=active(exp=clock.stamp(5)))
     await introspector.principal(TOKEN)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_a_document_is_created_shared_changed_and_taken_back(people):
     alice = await people("alice")
     await expect(alice.page.get_by_test_id("who-tenant")).to_have_text("acme")
-    uuid = await alice.create("Release checklist")
+    uuid = await alice.create("Quarterly plan")
     await expect(alice.state).to_contain_text("It is yours")
 
     bob = await people("bob")
@@ -22,7 +22,7 @@ async def test_a_document_is_created_shared_changed_and_taken_back(people):
     await alice.grant("bob", "writer")
     await bob.open(uuid)
     await bob.shows("live")
-    await expect(bob.field("title")).to_contain_text("Release checklist")
+    await expect(bob.field("title")).to_contain_text("Quarterly plan")
 
     await bob.page.get_by_role("button", name="Edit the document in notes").click()
     dialog = bob.page.get_by_test_id("edit-dialog")
@@ -50,7 +50,7 @@ async def test_a_document_is_created_shared_changed_and_taken_back(people):
     await alice.page.get_by_role("button", name="Revoke bob").click()
     await bob.shows("revoked")
     await expect(bob.page.get_by_test_id("document")).to_be_hidden()
-    await expect(bob.page.locator("body")).not_to_contain_text("Release checklist")
+    await expect(bob.page.locator("body")).not_to_contain_text("Quarterly plan")
     await alice.shows("live")
 
 

@@ -18,6 +18,7 @@ from livedocs.http.app import Services, build
 from livedocs.store.connection import connect
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
+from livedocs.store.processes import Processes
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.telemetry import Metrics
 
@@ -91,8 +92,9 @@ class Client:
 class Api:
     """The application, and clients that speak as somebody."""
 
-    def __init__(self, app: Any, tokens: KnownTokens, metrics: Metrics) -> None:
+    def __init__(self, app: Any, tokens: KnownTokens, metrics: Metrics, origin: str) -> None:
         self.app = app
+        self.origin = origin
         self.metrics = metrics
         self._tokens = tokens
 
@@ -153,12 +155,13 @@ def start_api(mongo, deployment):
                     "tenants": directory,
                     "documents": Documents(mongo, settings.control_database),
                     "grants": Grants(mongo, settings.control_database),
+                    "processes": Processes(mongo, settings.control_database),
                     "login": LoginClient(settings, issuer, now=lambda: datetime.now(UTC)),
                     **services,
                 }
             )
         )
-        return Api(app, tokens, metrics)
+        return Api(app, tokens, metrics, settings.public_origin)
 
     return start
 

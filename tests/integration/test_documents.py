@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from bson import Binary, Int64, ObjectId
@@ -78,9 +78,9 @@ async def test_a_collection_keyed_by_uuid_keeps_an_id_of_its_own(alice, test):
 async def test_the_creator_becomes_owner_in_the_same_transaction(alice, control, notes):
     path = await made(alice)
     uuid = path.rpartition("/")[2]
-    stored = [item async for item in control["acl"].find({"_id.uuid": Binary.from_uuid(_uuid(uuid))})]
+    stored = [item async for item in control["acl"].find({"_id.uuid": Binary.from_uuid(UUID(uuid))})]
     assert [(item["_id"]["subject"], item["role"]) for item in stored] == [("user:alice", "owner")]
-    entry = await control["audit"].find_one({"uuid": Binary.from_uuid(_uuid(uuid))})
+    entry = await control["audit"].find_one({"uuid": Binary.from_uuid(UUID(uuid))})
     assert (entry["action"], entry["actor"], entry["subject"]) == ("document.create", "user:alice", "user:alice")
     assert entry["detail"] == {"collection": "notes"}
 
@@ -109,7 +109,7 @@ async def test_values_of_bson_go_in_and_come_out_as_extended_json(alice, notes):
     path = await made(alice, fields)
     shown = (await alice.get(path)).json
     assert {name: shown[name] for name in fields} == fields
-    stored = await notes.find_one({"_id": _uuid(path.rpartition("/")[2])})
+    stored = await notes.find_one({"_id": UUID(path.rpartition("/")[2])})
     assert stored["id"] == ObjectId("0123456789abcdef01234567")
     assert stored["at"] == datetime(2024, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
     assert stored["long"] == Int64(9007199254740993)
@@ -128,7 +128,7 @@ async def test_a_writer_may_create_a_document_of_the_uuid_in_another_collection(
     uuid = (await made(alice)).rpartition("/")[2]
     answer = await alice.post("/v1/docs/test", {"uuid": uuid, "a": 1})
     assert answer.status == 201
-    assert len(await grants.of_uuid("acme", _uuid(uuid))) == 1
+    assert len(await grants.of_uuid("acme", UUID(uuid))) == 1
 
 
 async def test_a_forbidden_document_and_one_that_does_not_exist_are_refused_alike(alice, bob):
@@ -154,7 +154,7 @@ async def test_the_other_tenant_sees_nothing_even_with_the_same_names(api, alice
 @pytest.mark.parametrize("subject", ["user:bob", "group:staff", "tenant:*"])
 async def test_a_reader_reads_and_writes_nothing(api, alice, grants, subject):
     path = await made(alice)
-    await grants.put(grant(_uuid(path.rpartition("/")[2]), subject), SYSTEM)
+    await grants.put(grant(UUID(path.rpartition("/")[2]), subject), SYSTEM)
     reader = api.someone("user:bob", groups=("staff",))
     assert (await reader.get(path)).status == 200
     refused = [await reader.put(path, {}), await reader.patch(path, {"a": 1}), await reader.delete(path)]
@@ -164,7 +164,7 @@ async def test_a_reader_reads_and_writes_nothing(api, alice, grants, subject):
 
 async def test_a_writer_writes(alice, bob, grants):
     path = await made(alice)
-    await grants.put(grant(_uuid(path.rpartition("/")[2]), "user:bob", Role.WRITER), SYSTEM)
+    await grants.put(grant(UUID(path.rpartition("/")[2]), "user:bob", Role.WRITER), SYSTEM)
     assert (await bob.patch(path, {"by": "bob"})).status == 200
     assert (await bob.delete(path)).status == 204
 
@@ -172,7 +172,7 @@ async def test_a_writer_writes(alice, bob, grants):
 async def test_a_grant_that_has_ended_allows_nothing_though_it_is_still_stored(alice, bob, grants, control):
     path = await made(alice)
     past = datetime.now(UTC) - timedelta(seconds=1)
-    await grants.put(grant(_uuid(path.rpartition("/")[2]), "user:bob", Role.OWNER, past), SYSTEM)
+    await grants.put(grant(UUID(path.rpartition("/")[2]), "user:bob", Role.OWNER, past), SYSTEM)
     assert (await bob.get(path)).code == "forbidden"
     assert (await bob.patch(path, {"a": 1})).code == "forbidden"
 
@@ -203,7 +203,7 @@ async def test_put_and_patch_create_what_does_not_exist_for_its_new_owner(alice,
 
 async def test_a_replaced_document_of_a_collection_keyed_by_uuid_keeps_its_id(alice, test):
     path = await made(alice, {"a": 1}, "test")
-    before = await test.find_one({"uuid": _uuid(path.rpartition("/")[2])})
+    before = await test.find_one({"uuid": UUID(path.rpartition("/")[2])})
     await alice.put(path, {"b": 2})
     assert await test.find_one({"_id": before["_id"]}) == {"_id": before["_id"], "uuid": before["uuid"], "b": 2}
 
@@ -293,13 +293,15 @@ async def test_a_deleted_document_is_gone_for_its_owner_who_can_make_it_anew(ali
     for answer in (await alice.get(path), await alice.delete(path)):
         assert (answer.status, answer.code) == (404, "not_found")
     entry = await control["audit"].find_one(
-        {"uuid": Binary.from_uuid(_uuid(path.rpartition("/")[2])), "action": "document.delete"}
+        {"uuid": Binary.from_uuid(UUID(path.rpartition("/")[2])), "action": "document.delete"}
     )
     assert entry["actor"] == "user:alice"
     assert (await alice.put(path, {"again": True})).status == 201
 
 
-async def test_a_document_written_by_another_program_belongs_to_nobody_until_it_is_granted(api, alice, test, grants):
+async def test_a_document_written_by_another_program_belongs_to_nobody_until_it_is_granted(
+    api, alice, test, grants
+):
     uuid = uuid4()
     await test.insert_one({"uuid": uuid, "a": 1})
     path = f"/v1/docs/test/{uuid}"
@@ -331,7 +333,7 @@ async def test_an_array_that_holds_the_uuid_is_not_the_document(alice, test):
 
 async def test_what_json_cannot_hold_does_not_break_a_read(alice, notes):
     path = await made(alice)
-    uuid = _uuid(path.rpartition("/")[2])
+    uuid = UUID(path.rpartition("/")[2])
     await notes.update_one({"_id": uuid}, {"$set": {"nan": float("nan"), "deep": {"far": Int64(2**60)}}})
     shown = (await alice.get(path)).json
     assert shown["nan"] == {"$numberDouble": "NaN"}
@@ -365,11 +367,14 @@ async def test_uuid_is_reserved_except_when_creating(alice):
         assert (answer.code, answer.json["path"]) == ("invalid_field", "uuid")
 
 
-@pytest.mark.parametrize("levels", [33, 200, 900])
-async def test_too_deep_is_said_however_deep(alice, levels):
+@pytest.mark.parametrize(
+    ("levels", "status", "code"),
+    [(33, 422, "too_deep"), (200, 422, "too_deep"), (900, 400, "invalid_json"), (100_000, 400, "invalid_json")],
+)
+async def test_however_deep_a_document_is_it_is_only_refused(alice, levels, status, code):
     body = b'{"a":' * levels + b"1" + b"}" * levels
     answer = await alice.post("/v1/docs/notes", body)
-    assert (answer.status, answer.code) == (422, "too_deep")
+    assert (answer.status, answer.code) == (status, code)
 
 
 async def test_a_document_past_the_limit_is_refused_and_may_not_grow_past_it(start_api):
@@ -384,7 +389,7 @@ async def test_a_document_past_the_limit_is_refused_and_may_not_grow_past_it(sta
 async def test_a_document_that_is_too_large_already_may_shrink(start_api, notes):
     alice = (await start_api(max_document_bytes=2048)).someone()
     path = await made(alice, {"a": 1})
-    await notes.update_one({"_id": _uuid(path.rpartition("/")[2])}, {"$set": {"big": "x" * 4000, "more": "y"}})
+    await notes.update_one({"_id": UUID(path.rpartition("/")[2])}, {"$set": {"big": "x" * 4000, "more": "y"}})
     assert (await alice.patch(path, {"more": None})).status == 200
 
 
@@ -454,15 +459,22 @@ async def test_of_conditional_writes_at_the_same_time_one_succeeds(alice):
     assert sorted(answer.status for answer in answers) == [200, 412, 412, 412, 412]
 
 
-async def test_no_write_is_committed_behind_the_revoke_that_forbids_it(api, alice, grants, mongo, control, deployment):
+async def test_no_write_is_committed_behind_the_revoke_that_forbids_it(api, alice, grants, mongo, deployment):
     """Each document's last change must be older, in the order of the oplog, than the end of the writer's grant."""
     writer = api.someone("user:writer")
     for _ in range(5):
         path = await made(alice, {"n": 0})
-        uuid = _uuid(path.rpartition("/")[2])
+        uuid = UUID(path.rpartition("/")[2])
         await grants.put(grant(uuid, "user:writer", Role.WRITER), SYSTEM)
         async with await mongo.watch(
-            [{"$match": {"ns.db": {"$in": [control.name, deployment.databases["acme"]]}, "ns.coll": {"$in": ["acl", "notes"]}}}]
+            [
+                {
+                    "$match": {
+                        "ns.db": {"$in": [deployment.control_database, deployment.databases["acme"]]},
+                        "ns.coll": {"$in": ["acl", "notes"]},
+                    }
+                }
+            ]
         ) as stream:
             writes = [asyncio.create_task(writer.patch(path, {"n": number})) for number in range(1, 8)]
             revoke = asyncio.create_task(alice.delete(f"/v1/grants/{uuid}/user:writer"))
@@ -481,9 +493,3 @@ async def test_no_write_is_committed_behind_the_revoke_that_forbids_it(api, alic
         assert kinds.index("revoke") == len(kinds) - 2, kinds
         assert kinds.count("write") == [answer.status for answer in answers].count(200)
         assert {answer.status for answer in answers} <= {200, 403}
-
-
-def _uuid(text):
-    from uuid import UUID
-
-    return UUID(text)

@@ -1,4 +1,4 @@
-"""docker-compose.yml, its Dockerfile and what they mount: against the Compose schema, and against this repository."""
+"""docker-compose.yml, the Dockerfile and what they mount: against the Compose schema and this repository."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from livedocs import config, errors
-from livedocs.demo.oauth.client_secret import VARIABLE as provider_variable
+from livedocs.demo.oauth import client_secret
 from livedocs.http import app as http_app
 from livedocs.live import client as live_client
 from livedocs.telemetry import Metrics
@@ -114,7 +114,7 @@ def test_the_http_page_lists_every_route_and_no_other(tmp_path):
         oauth_audience="livedocs",
     )
     # The routes are looked at, none is called.
-    parts = dict.fromkeys(("authenticator", "tenants", "documents", "grants", "login"))
+    parts = dict.fromkeys(("authenticator", "tenants", "documents", "grants", "processes", "login"))
     app = http_app.build(http_app.Services(settings=settings, metrics=Metrics(), **parts))
     routes = {
         f"{method} {PARAMETER.sub(braced, rule.rule)}"
@@ -149,7 +149,7 @@ def test_every_link_to_a_file_leads_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_that_a_page_names_exists(page):
-    known = {config.PREFIX + name.upper() for name in config.Settings.model_fields} | {provider_variable}
+    known = {config.PREFIX + name.upper() for name in config.Settings.model_fields} | {client_secret.VARIABLE}
     named = set(re.findall(r"LIVEDOCS_[A-Z_]*[A-Z]", page.read_text()))
     assert named <= known, named - known
 

@@ -46,7 +46,7 @@ async def test_after_a_detach_the_next_caller_starts_a_second_call_beside_the_fi
     await before
     # The end of the first has not made the second unjoinable.
     second.end.set()
-    assert await flights.share("a", Call()) == 1
+    assert await asyncio.wait_for(flights.share("a", Call()), 5) == 1
     await after
 
 

@@ -282,7 +282,7 @@ export class LiveClient {
 
   private control(control: Control): void {
     if (control.kind === 'expiring') return this.feed({ kind: 'expiring' });
-    if (control.kind === 'goaway') return this.feed({ kind: 'goaway', withinMs: control.withinMs });
+    if (control.kind === 'goaway') return this.feed(control);
     const room = this.rooms.get(control.uuid);
     if (room === undefined) return undefined;
     switch (control.kind) {

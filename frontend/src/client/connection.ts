@@ -29,7 +29,7 @@ export type ConnectionEvent =
   | { readonly kind: 'refreshed'; readonly outcome: 'renewed' | 'ended' | 'unreachable' }
   | { readonly kind: 'retry' }
   | { readonly kind: 'expiring' }
-  | { readonly kind: 'goaway'; readonly withinMs: number }
+  | { readonly kind: 'goaway'; readonly reason: string; readonly withinMs: number }
   | { readonly kind: 'replaced' }
   | { readonly kind: 'replaceFailed' };
 
@@ -46,6 +46,9 @@ export type Step = readonly [Connection, readonly Effect[]];
 
 /** Refusals that trying again does not change. */
 const FINAL: readonly string[] = ['forbidden_origin', 'forbidden', 'unknown_tenant', 'tenant_suspended'];
+
+/** The notice with which an administrator ends a connection: coming back at once would make nothing of it. */
+const SENT_AWAY = 'disconnected';
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 20_000;
@@ -123,7 +126,9 @@ function whileLive(state: Connection & { kind: 'live' }, event: ConnectionEvent)
         ? [{ ...state, renewal: 'replacing' }, [{ kind: 'replace', withinMs: 0 }]]
         : [{ ...state, renewal: 'none' }, []];
     case 'goaway':
-      return state.renewal === 'none'
+      if (event.reason === SENT_AWAY) return [{ kind: 'refused', code: SENT_AWAY }, [{ kind: 'close' }]];
+      // With no time left the socket closes right behind the notice; what is to be done then is decided then.
+      return state.renewal === 'none' && event.withinMs > 0
         ? [{ ...state, renewal: 'replacing' }, [{ kind: 'replace', withinMs: event.withinMs }]]
         : [state, []];
     case 'replaced':

@@ -29,6 +29,9 @@ export class App implements LiveListener {
   /** The UUID was made here just now: nothing can be joined before something is created. */
   private fresh = false;
 
+  /** A document was created here: the focus goes to it as soon as it is there, its form being gone. */
+  private arriving = false;
+
   private readonly keeper: SessionKeeper;
   private readonly live: LiveClient;
   private readonly input = byId('uuid', HTMLInputElement);
@@ -181,6 +184,7 @@ export class App implements LiveListener {
     if (uuid !== this.uuid) this.activity.clear();
     this.uuid = uuid;
     this.fresh = fresh;
+    this.arriving = false;
     this.current = null;
     this.create.close();
     this.closeDialogs();
@@ -188,6 +192,7 @@ export class App implements LiveListener {
       this.input.value = uuid;
       this.complain('');
       if (!fresh) this.live.join(uuid);
+      if (this.state.kind === 'refused' && this.who !== null) this.live.start(this.who);
     }
     const hash = uuid === null ? '' : `#${uuid}`;
     if (location.hash !== hash) history.replaceState(null, '', `${location.pathname}${location.search}${hash}`);
@@ -205,8 +210,8 @@ export class App implements LiveListener {
     this.fresh = false;
     // Whoever creates a document becomes its owner: ask again, now there is something to join.
     if (this.current?.membership.kind !== 'live') this.live.join(uuid);
+    this.arriving = true;
     this.render();
-    byId('document-title', HTMLHeadingElement).focus();
   }
 
   private async change(collection: string, before: JsonObject, after: JsonObject): Promise<void> {
@@ -273,11 +278,16 @@ export class App implements LiveListener {
     else if (role === null || !usable) this.create.close();
 
     this.documentCard.hidden = role === null || (count === 0 && !gone);
+    if (this.arriving && !this.documentCard.hidden) {
+      this.arriving = false;
+      byId('document-title', HTMLHeadingElement).focus();
+    }
     this.addButton.hidden = !usable || count >= this.create.collections;
     this.showEmpty(room);
     byId('activity-card', HTMLElement).hidden = room === null;
     this.sharing.show(this.uuid, role, this.who?.subject ?? '');
     if (room !== null && role !== null) this.documents.show(room, usable);
+    else this.documents.clear();
   }
 
   private showEmpty(room: Room | null): void {

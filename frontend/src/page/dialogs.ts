@@ -37,6 +37,8 @@ export class EditDialog {
 
   close(): void {
     if (this.dialog.open) this.dialog.close();
+    this.before = {};
+    this.form.show({});
   }
 
   /** Somebody else's change arrived while this was open. */

@@ -60,6 +60,8 @@ export class DocumentForm {
     this.shown = Object.fromEntries(Object.entries(document).filter(([name]) => !RESERVED.includes(name)));
     this.lead.replaceChildren(...(lead === null ? [] : [lead]));
     this.error.textContent = '';
+    this.mode = 'fields';
+    this.markMode();
     this.fill(this.shown);
   }
 
@@ -92,8 +94,12 @@ export class DocumentForm {
       this.fill(document);
     } catch (error) {
       this.error.textContent = failure(error);
-      for (const input of this.modes) input.checked = input.value === this.mode;
+      this.markMode();
     }
+  }
+
+  private markMode(): void {
+    for (const input of this.modes) input.checked = input.value === this.mode;
   }
 
   private fill(document: JsonObject): void {

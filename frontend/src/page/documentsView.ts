@@ -42,6 +42,15 @@ export class DocumentsView {
     }, ANNOUNCE_MS);
   }
 
+  /** What may no longer be seen does not stay in the page either, not even hidden. */
+  clear(): void {
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.announceTimer);
+    this.list.replaceChildren();
+    this.announcer.replaceChildren();
+    this.showAll.clear();
+  }
+
   private draw(room: Room, editable: boolean): void {
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset['key'] : undefined;
     const cards = [...room.documents].flatMap(([collection, documents]) =>

@@ -27,6 +27,7 @@ const REFUSALS: Readonly<Record<string, string>> = {
   unknown_tenant: 'Your organisation is not registered here.',
   too_many_connections: 'You have too many connections open.',
   invalid_uuid: 'That is not a UUID.',
+  disconnected: 'An administrator has ended this connection.',
 };
 
 const REVOCATIONS: Readonly<Record<string, string>> = {

@@ -20,7 +20,7 @@ from bson.timestamp import Timestamp
 from pymongo.errors import PyMongoError
 
 from livedocs.changes import cursor
-from livedocs.changes.event import Change, CollectionGone, DocumentChange, RoomChange, TenantsChange
+from livedocs.changes.event import Change, CollectionGone, DocumentChange, GrantChange, RoomChange, TenantsChange
 from livedocs.changes.history import History
 from livedocs.changes.normalise import Registry, Unresolved, read
 from livedocs.changes.resolver import Resolver
@@ -73,6 +73,13 @@ class Feed:
         self._waiters: list[tuple[str, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._opened = asyncio.Event()
+        # Set when a grant change has passed; whoever waits for it clears it.
+        self.granted = asyncio.Event()
+
+    @property
+    def position(self) -> str:
+        """How far the stream has been applied."""
+        return self._history.position
 
     @property
     def live(self) -> bool:
@@ -116,35 +123,45 @@ class Feed:
 
     async def _take(self, batch: Batch) -> None:
         position = batch.position
-        if batch.events:
-            changes = await self._resolve(self._read(batch.events))
-            turn = next((i for i, change in enumerate(changes) if isinstance(change, TenantsChange)), None)
-            if turn is None:
-                self._tell(changes)
+        items, unreadable = self._read(batch.events)
+        turn = next((item for item in items if isinstance(item, TenantsChange)), None)
+        if turn is None:
+            await self._settle(items)
+        else:
+            place = items.index(turn)
+            await self._settle(items[:place])
+            # What follows was selected with the old registry: if that changed, it is read once more. It must not
+            # have been resolved by then, since the resolver remembers what it has seen.
+            if await self._tenants_changed():
+                position = turn.token
+                self._stream.reopen(position)
             else:
-                # What follows was selected with the old registry: if that changed, it is read once more.
-                token = changes[turn].token
-                self._tell(changes[:turn])
-                if await self._tenants_changed():
-                    self._stream.reopen(token)
-                    position = token
-                else:
-                    self._tell([change for change in changes[turn:] if not isinstance(change, TenantsChange)])
+                await self._settle([item for item in items[place:] if not isinstance(item, TenantsChange)])
         self._advance(position)
+        if unreadable:
+            # Behind the batch, so that neither a cursor nor a join in progress continues across the loss.
+            self._history.restart(self._history.position)
+            self._listener.gap("event_unreadable")
 
-    def _read(self, events: Sequence[bytes]) -> list[Change | Unresolved]:
+    async def _settle(self, items: Sequence[Change | Unresolved]) -> None:
+        if items:
+            self._tell(await self._resolve(items))
+
+    def _read(self, events: Sequence[bytes]) -> tuple[list[Change | Unresolved], bool]:
+        """What the events mean, and whether one of them could not be read."""
         items: list[Change | Unresolved] = []
+        unreadable = False
         for raw in events:
             try:
                 item = read(raw, self._registry, self._control)
             except (BSONError, LookupError, TypeError, ValueError, AttributeError):
                 log.exception("a change event could not be read")
                 self._metrics.events.labels("unreadable").inc()
-                self._listener.gap("event_unreadable")
+                unreadable = True
                 continue
             if item is not None:
                 items.append(item)
-        return items
+        return items, unreadable
 
     async def _resolve(self, items: Sequence[Change | Unresolved]) -> list[Change]:
         """Resolve, and try again while MongoDB cannot be asked: order is kept by waiting."""
@@ -162,11 +179,14 @@ class Feed:
         for change in changes:
             if isinstance(change, CollectionGone):
                 self._metrics.events.labels("gone").inc()
+                self._history.break_off(change.token, change.tenant)
                 self._listener.gone(change)
             elif not isinstance(change, TenantsChange):
                 self._metrics.events.labels(change.op if isinstance(change, DocumentChange) else "grant").inc()
                 self._history.append(change)
                 self._listener.change(change)
+                if isinstance(change, GrantChange):
+                    self.granted.set()
 
     def _advance(self, position: str) -> None:
         self._history.advance(position)

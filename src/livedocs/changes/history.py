@@ -53,6 +53,8 @@ class History:
         self._order: deque[RoomChange] = deque()
         self._bytes = 0
         self._floor = cursor.before(Timestamp(0, 0))
+        # Per tenant, a position that no cursor continues across, where that is later than the floor was.
+        self._breaks: dict[str, str] = {}
         # Everything at or before this position has been seen. A token, or a position after a cluster time.
         self._position = self._floor
 
@@ -86,6 +88,7 @@ class History:
         """Begin again behind `floor`: nothing before it can be resumed."""
         self._lanes.clear()
         self._order.clear()
+        self._breaks.clear()
         self._bytes = 0
         self._floor = self._position = floor
 
@@ -98,6 +101,14 @@ class History:
         self._order.append(change)
         self._bytes += change.size
         self._position = max(self._position, change.token)
+
+    def break_off(self, token: str, tenant: str | None) -> None:
+        """Let nobody of that tenant, or nobody at all, continue from before that position: no event tells all."""
+        if tenant is None:
+            self._floor = max(self._floor, token)
+        else:
+            self._breaks[tenant] = token
+        self._position = max(self._position, token)
 
     def advance(self, position: str) -> None:
         """Note that the stream has been followed up to there, and give up what is out of bounds."""
@@ -123,9 +134,9 @@ class History:
         """Whether every change up to and including that cluster time has been seen."""
         return self._position >= cursor.after(at)
 
-    def covers(self, since: str) -> bool:
-        """Whether everything after that cursor is still here."""
-        return since >= self._floor
+    def covers(self, since: str, tenant: str) -> bool:
+        """Whether everything of that tenant after that cursor is still here."""
+        return since >= self._floor and since >= self._breaks.get(tenant, "")
 
     def since(self, room: RoomKey, cursor_: str) -> list[RoomChange]:
         """The room's changes after a cursor, oldest first; found by binary search."""

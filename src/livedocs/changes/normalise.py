@@ -14,6 +14,7 @@ from uuid import UUID
 import bson
 from bson.binary import UUID_SUBTYPE, Binary, UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import InvalidBSON
 from bson.timestamp import Timestamp
 
 from livedocs.changes.event import (
@@ -37,6 +38,9 @@ CODEC: CodecOptions[Mapping[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
     unicode_decode_error_handler="replace",
 )
+
+# MongoDB stores a Binary of subtype 4 that is not 16 bytes long; PyMongo refuses to read it as a UUID.
+_LENIENT = CODEC.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
 
 _OPS: Mapping[str, Op] = {"insert": "insert", "update": "update", "replace": "replace", "delete": "delete"}
 _GONE = frozenset({"drop", "rename", "dropDatabase"})
@@ -84,9 +88,17 @@ def uuid_in(value: object) -> UUID | None:
     return None
 
 
+def decode(raw: bytes) -> Mapping[str, Any]:
+    """A BSON document, whatever a service has put into it."""
+    try:
+        return bson.decode(raw, codec_options=CODEC)
+    except InvalidBSON:
+        return bson.decode(raw, codec_options=_LENIENT)
+
+
 def read(raw: bytes, registry: Registry, control: str) -> Change | Unresolved | None:
     """What an event means, or None when it means nothing here (an unregistered collection, say)."""
-    event = bson.decode(raw, codec_options=CODEC)
+    event = decode(raw)
     kind = event["operationType"]
     namespace = event.get("ns") or {}
     database, collection = namespace.get("db", ""), namespace.get("coll", "")
@@ -97,7 +109,9 @@ def read(raw: bytes, registry: Registry, control: str) -> Change | Unresolved | 
     if tenant is None:
         return None
     if kind in _GONE:
-        return CollectionGone(token, at, tenant.slug, collection or None)
+        names = {collection, (event.get("to") or {}).get("coll")}
+        concerns = kind == "dropDatabase" or not names.isdisjoint(tenant.collections)
+        return CollectionGone(token, at, tenant.slug, collection or None) if concerns else None
     op = _OPS.get(kind)
     if op is None or collection not in tenant.collections:
         return None
@@ -219,7 +233,7 @@ def _transaction(event: Mapping[str, Any]) -> str | None:
 
 def payload(change: DocumentChange) -> tuple[dict[str, Any], dict[str, Any]]:
     """`(data, meta)` as a client gets them: design section 5."""
-    event = bson.decode(change.raw, codec_options=CODEC)
+    event = decode(change.raw)
     meta: dict[str, Any] = {"op": change.op, "id": change.token, "at": change.wall, "removed": [], "truncated": []}
     if change.txn is not None:
         meta["txn"] = change.txn
@@ -227,7 +241,7 @@ def payload(change: DocumentChange) -> tuple[dict[str, Any], dict[str, Any]]:
     if change.op == "delete":
         return {"uuid": str(uuid)}, meta
     if change.whole is not None:
-        return present(bson.decode(change.whole, codec_options=CODEC), change.key, uuid), meta
+        return present(decode(change.whole), change.key, uuid), meta
     if change.op == "update":
         description = event["updateDescription"]
         meta["removed"] = list(description.get("removedFields") or [])

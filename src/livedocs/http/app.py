@@ -22,6 +22,7 @@ from livedocs.http.health import Probes
 from livedocs.http.problems import Problem, of_http_exception, problem
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
+from livedocs.store.processes import Processes
 from livedocs.store.tenants import TenantDirectory
 from livedocs.telemetry import Metrics, get_logger
 
@@ -51,6 +52,7 @@ class Services:
         tenants: the tenants in memory.
         documents: the store's documents.
         grants: the store's grants.
+        processes: the live server processes and how far each has come.
         login: talks to the OAuth provider for browsers.
         probes: what readiness asks.
         on_logout: called with a token's id when its owner has logged out.
@@ -63,6 +65,7 @@ class Services:
     tenants: TenantDirectory
     documents: Documents
     grants: Grants
+    processes: Processes
     login: LoginClient
     probes: Probes = field(default_factory=dict)
     on_logout: Callable[[str], None] = lambda _: None
@@ -87,7 +90,7 @@ def build(services: Services) -> Quart:
         auth.blueprint(settings, services.login, services.authenticator, services.on_logout, now=services.now)
     )
     app.register_blueprint(documents.blueprint(services.documents, settings.max_document_bytes))
-    app.register_blueprint(grants.blueprint(services.grants))
+    app.register_blueprint(grants.blueprint(services.grants, services.processes))
     app.register_blueprint(me.blueprint(services.grants))
     if settings.frontend_dir is not None:
         app.register_blueprint(pages.blueprint(settings.frontend_dir))

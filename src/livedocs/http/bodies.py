@@ -8,7 +8,7 @@ from typing import Any
 from quart import Response, request
 
 from livedocs import extjson
-from livedocs.errors import InvalidJson, TooDeep, UnsupportedMediaType
+from livedocs.errors import InvalidJson, UnsupportedMediaType
 
 JSON = frozenset({"application/json"})
 MERGE_PATCH = frozenset({"application/merge-patch+json", "application/json"})
@@ -19,17 +19,12 @@ async def read_json(media_types: frozenset[str] = JSON) -> Any:
 
     Raises:
         UnsupportedMediaType: the body is of another type; `accepts` lists those taken.
-        InvalidJson: it is not JSON.
-        TooDeep: nested beyond reading.
+        InvalidJson: it is not JSON, or nested beyond reading.
         RequestEntityTooLarge: it is longer than the server reads.
     """
     if request.mimetype not in media_types:
         raise UnsupportedMediaType(accepts=sorted(media_types))
-    body = await request.get_data(cache=False)
-    try:
-        return extjson.loads(body)
-    except RecursionError:
-        raise TooDeep from None
+    return extjson.loads(await request.get_data(cache=False))
 
 
 async def read_object(media_types: frozenset[str] = JSON) -> Mapping[str, Any]:

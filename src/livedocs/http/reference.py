@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +44,15 @@ class GrantBody:
 
 
 @dataclass
+class PendingProcess:
+    """A live server process that has not applied a change yet."""
+
+    process: str
+    host: str
+    pid: int
+
+
+@dataclass
 class GrantShown:
     """What a subject has."""
 
@@ -51,6 +61,18 @@ class GrantShown:
     granted_by: str
     granted_at: datetime | None = None
     expires_at: datetime | None = None
+    applied: bool | None = None
+    pending: list[PendingProcess] | None = None
+
+
+@dataclass
+class Applied:
+    """How far a removed grant's end has got, when the request asked to wait for it."""
+
+    uuid: str
+    subject: str
+    applied: bool
+    pending: list[PendingProcess]
 
 
 @dataclass
@@ -141,6 +163,9 @@ _CONDITIONS = [
 ]
 
 
+_VARIABLE = re.compile(r"<(?:[^:<>]*:)?([^<>]+)>")
+
+
 class _Provider(OpenAPIProvider):
     """The schema, completed by what holds for every route."""
 
@@ -152,10 +177,11 @@ class _Provider(OpenAPIProvider):
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         paths, components = super().build_paths(rule)
         further = getattr(self._app.view_functions[rule.endpoint], "livedocs_media_type", None)
-        for operations in paths.values():
-            for method, operation in operations.items():
-                self._complete(rule, method, operation, further)
-        return paths, components
+        [operations] = paths.values()
+        for method, operation in operations.items():
+            self._complete(rule, method, operation, further)
+        # The library's own pattern loses the parameter in front of one with a converter.
+        return {_VARIABLE.sub(r"{\1}", rule.rule): operations}, components
 
     def _complete(self, rule: Rule, method: str, operation: dict[str, Any], further: str | None) -> None:
         body = operation.get("requestBody")
@@ -163,13 +189,14 @@ class _Provider(OpenAPIProvider):
             body["required"] = True
             if further is not None:
                 body["content"] = {further: body["content"]["application/json"], **body["content"]}
-        responses = operation["responses"]
-        if 204 in responses:
-            responses[204] = {"description": "Done."}
+        responses = {str(status): response for status, response in operation["responses"].items()}
+        if "204" in responses:
+            responses["204"] = {"description": "Done."}
         for response in responses.values():
             response["description"] = response["description"] or "Done."
         problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         responses["default"] = {"description": "Refused; `code` says why.", "content": problem}
+        operation["responses"] = responses
         if rule.endpoint.startswith("documents.") and method != "post":
             operation["parameters"] = [*operation["parameters"], *_CONDITIONS]
         if rule.endpoint.startswith("health."):
@@ -235,7 +262,7 @@ class _Operation:
 def _operations(schema: dict[str, Any]) -> Iterator[_Operation]:
     for path, operations in sorted(schema["paths"].items()):
         for method, operation in operations.items():
-            statuses = [str(status) for status in operation["responses"] if status != "default"]
+            statuses = [status for status in operation["responses"] if status != "default"]
             yield _Operation(
                 method.upper(),
                 path,

@@ -37,6 +37,7 @@ class Client:
 
     __slots__ = (
         "__weakref__",
+        "_allowed",
         "_bounds",
         "address",
         "busy",
@@ -66,6 +67,8 @@ class Client:
         self.tenant = tenant
         self.outbox = outbox
         self._bounds = bounds
+        # Bytes that may wait before it counts as slow: the bound, or one message that is larger.
+        self._allowed = bounds.bytes
         self.address = address
         self.since = since
         self.cut: set[RoomKey] | None = None
@@ -78,23 +81,30 @@ class Client:
         """Write a control message or an answer; these are never dropped, the socket is instead."""
         if self.closed is not None:
             return
-        self.outbox.write(frame)
-        waiting, _ = self.outbox.backlog()
-        if waiting > 4 * self._bounds.bytes:
+        waiting, messages = self.outbox.backlog()
+        if waiting > self._allowed + 4 * self._bounds.bytes or messages > 4 * self._bounds.messages:
             self.abort("slow")
+        else:
+            self._write(frame, waiting)
 
     def deliver(self, frame: Frame, room: RoomKey) -> Literal["sent", "dropped", "cut"]:
         """Write a room's event, or drop it when the socket does not keep up; `cut`: it fell behind just now."""
         if self.cut is not None:
             self.cut.add(room)
             return "dropped"
-        self.outbox.write(frame)
         waiting, messages = self.outbox.backlog()
-        if waiting <= self._bounds.bytes and messages <= self._bounds.messages:
+        if waiting <= self._allowed and messages < self._bounds.messages:
+            self._write(frame, waiting)
             return "sent"
         # What is in the transport's hands still arrives, in order; nothing of any room is added to it.
-        self.cut = set()
+        self.cut = {room}
         return "cut"
+
+    def _write(self, frame: Frame, waiting: int) -> None:
+        if not waiting:
+            # A message larger than the bound is no sign of a slow peer while it is the only one.
+            self._allowed = max(self._bounds.bytes, len(frame.wire))
+        self.outbox.write(frame)
 
     def close(self, reason: str) -> None:
         """Say why and close. A final reason also tells Socket.IO's clients not to come back by themselves."""

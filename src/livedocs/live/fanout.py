@@ -91,7 +91,6 @@ class Fanout:
             case "sent":
                 self._metrics.deliveries.inc()
             case "cut":
-                self._metrics.deliveries.inc()
                 self._metrics.slow_sockets.inc()
                 self.slow.add(client)
 
@@ -103,9 +102,12 @@ class Fanout:
 
     # -- memberships --
 
-    def settle(self, membership: Membership, reason: str) -> bool:
-        """Act on what the membership's grants allow now. False when that was its end."""
-        decision = membership.decide(self.clock())
+    def settle(self, membership: Membership, reason: str, now: datetime | None = None) -> bool:
+        """Act on what the membership's grants allow now. False when that was its end.
+
+        `now` is for a caller that has decided by a reading of the clock already: both are of one moment.
+        """
+        decision = membership.decide(now or self.clock())
         if membership.timer is not None:
             membership.timer.cancel()
             membership.timer = None

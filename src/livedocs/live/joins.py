@@ -25,8 +25,8 @@ from livedocs.live import frames
 from livedocs.live.client import Client
 from livedocs.live.fanout import Fanout, event_frame
 from livedocs.live.rooms import Membership, access_since, held_throughout
-from livedocs.model import Snapshot
-from livedocs.presentation import present
+from livedocs.model import Snapshot, Tenant
+from livedocs.presentation import present_all
 from livedocs.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
@@ -119,9 +119,10 @@ class Joins:
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     self._check_stream()
-                    snapshot = await self._look(client, wanted, wish)
-                    if any(membership.resume for membership in pending):
-                        await self._progress.passed(snapshot.at)
+                    begins = [begin for m in pending if (begin := _begin(m, wish)) is not None]
+                    snapshot = await self._look(
+                        client.principal, client.tenant, wanted, begins or None, documents=wish.snapshot
+                    )
             except (LivedocsError, TimeoutError) as error:
                 refusal = error if isinstance(error, LivedocsError) else Unavailable()
                 for membership in pending:
@@ -154,7 +155,11 @@ class Joins:
         if former is not None:
             # What the former one was sent ends here; without a snapshot the new one goes on from here.
             membership.resume = max(former.after, self._history.position) if former.active else former.resume
+            # What a slow socket was not sent of the former one is still owed to it.
+            owed = client.cut is not None and room in client.cut
             self._fanout.remove(former)
+            if client.cut is not None and owed:
+                client.cut.add(room)
         self._rooms.add(membership)
         return membership
 
@@ -163,27 +168,33 @@ class Joins:
             detail = "The change stream is behind; nobody is let in until it has caught up."
             raise Unavailable(detail)
 
-    async def _look(self, client: Client, uuids: Sequence[UUID], wish: Wish) -> Snapshot:
-        """The snapshot a join rests on: never older than what the history can continue."""
-        documents = wish.snapshot
+    async def _look(
+        self, who: Principal, tenant: Tenant, uuids: list[UUID], begins: Sequence[str] | None, *, documents: bool
+    ) -> Snapshot:
+        """The snapshot a join rests on: never older than what the history can continue.
+
+        `begins` are cursors to go on from. One that cannot be continued has the documents read, asked for or not.
+        With None, what lies up to the snapshot need not have gone through.
+        """
         for _ in range(_ATTEMPTS):
-            documents = documents or (wish.since is not None and not self._history.covers(wish.since))
+            documents = documents or not all(self._history.covers(begin, tenant.slug) for begin in begins or ())
             with_documents = frozenset(uuids) if documents else frozenset()
-            snapshot = await self._gate.look(client.principal, client.tenant, uuids, with_documents)
-            if wish.since is not None:
+            snapshot = await self._gate.look(who, tenant, uuids, with_documents)
+            if begins is not None:
                 # A cursor may be ahead of this process; what lies between must be here to be told apart.
                 await self._progress.passed(snapshot.at)
-                if not documents and not self._resumable(wish.since, snapshot.at):
-                    documents = True
-                    continue
-            if self._history.covers(cursor.after(snapshot.at)):
+            if not documents and not all(self._resumable(begin, snapshot.at, tenant) for begin in begins or ()):
+                documents = True
+                continue
+            # Asked after the last await: a restart may have taken a revoke behind the snapshot with it.
+            if self._history.covers(cursor.after(snapshot.at), tenant.slug):
                 return snapshot
             await asyncio.sleep(_RETRY)
         raise Unavailable
 
-    def _resumable(self, since: str, at: Timestamp) -> bool:
+    def _resumable(self, since: str, at: Timestamp, tenant: Tenant) -> bool:
         """Whether everything after that cursor is in the history, and the cursor is not from another future."""
-        return self._history.covers(since) and since <= cursor.after(at)
+        return self._history.covers(since, tenant.slug) and since <= cursor.after(at)
 
     def _refuse(self, membership: Membership, error: LivedocsError, outcome: Outcome) -> None:
         self._fanout.remove(membership)
@@ -199,10 +210,9 @@ class Joins:
             # The socket has gone, or left again, in the meantime.
             outcome.refused[str(uuid)] = {"code": Forbidden.on_socket()}
             return
-        resync = wish.since is not None and not self._resumable(wish.since, snapshot.at)
-        begin = wish.since if wish.since is not None and not resync else None
-        if wish.since is None and not wish.snapshot and membership.resume is not None:
-            begin = membership.resume if self._resumable(membership.resume, snapshot.at) else None
+        begin = _begin(membership, wish)
+        resync = begin is not None and not self._resumable(begin, snapshot.at, membership.member.tenant)
+        begin = None if resync else begin
         replay = self._activate(membership, snapshot, wish, begin)
         if replay is None:
             self._refuse(membership, Forbidden(), outcome)
@@ -236,6 +246,8 @@ class Joins:
         known = [change for change in changes if change.token <= horizon]
         later = [change for change in changes if change.token > horizon]
         at_snapshot = {grant.key.subject: grant for grant in snapshot.grants[room.uuid]}
+        # The caller's groups may have changed since the membership was made; the snapshot is of these.
+        membership.subjects = frozenset(membership.member.principal.subjects)
         held = held_throughout(at_snapshot.values(), later, membership.subjects, now)
         if held is None:
             return None
@@ -244,7 +256,7 @@ class Joins:
         membership.collections = wish.collections
         membership.after = max(horizon, self._history.position)
         membership.active = True
-        self._fanout.settle(membership, "revoked")
+        self._fanout.settle(membership, "revoked", now)
         return [
             change
             for change in changes
@@ -257,7 +269,7 @@ class Joins:
 
     def resync(self, client: Client, rooms: Collection[RoomKey], reason: str) -> None:
         """Have one `$resync` per room sent as soon as its newest state can be read."""
-        if client.closed is not None:
+        if client.closed is not None or not rooms:
             return
         for room in rooms:
             # Until its newest state has been read, nothing of the room is written.
@@ -266,7 +278,7 @@ class Joins:
         first = not waiting
         for room in rooms:
             waiting.setdefault(room, reason)
-        if waiting and first:
+        if first:
             self._own(self._resync(client))
 
     def _own(self, work: Any) -> None:
@@ -294,7 +306,7 @@ class Joins:
             return True
         try:
             async with asyncio.timeout(_TIMEOUT):
-                snapshot = await self._look(client, uuids, Wish(snapshot=True))
+                snapshot = await self._look(client.principal, client.tenant, uuids, None, documents=True)
         except (LivedocsError, TimeoutError):
             return False
         for room, reason in batch.items():
@@ -339,17 +351,19 @@ class Joins:
         Rooms that its new subjects may not read are left with `$revoked`; of the others nothing is lost.
 
         Raises:
-            Unavailable: the grants cannot be read now; nothing has changed.
+            Unavailable: the grants cannot be read now; it has to be tried again.
         """
         async with client.busy:
             subjects = frozenset(principal.subjects)
             rooms = [m.room for m in self._rooms.of_member(client).values() if m.active]
             for start in range(0, len(rooms), MOST_PER_CALL):
                 batch = rooms[start : start + MOST_PER_CALL]
-                snapshot = await self._gate.look(
-                    principal, client.tenant, [room.uuid for room in batch], frozenset()
-                )
-                await self._progress.passed(snapshot.at)
+                try:
+                    async with asyncio.timeout(_TIMEOUT):
+                        uuids = [room.uuid for room in batch]
+                        snapshot = await self._look(principal, client.tenant, uuids, (), documents=False)
+                except TimeoutError as error:
+                    raise Unavailable from error
                 for room in batch:
                     membership = self._rooms.get(client, room)
                     if membership is not None and membership.active:
@@ -370,12 +384,14 @@ class Joins:
             await asyncio.wait(self._tasks)
 
 
+def _begin(membership: Membership, wish: Wish) -> str | None:
+    """The cursor from which a membership is to go on; None: from the snapshot."""
+    if wish.since is not None or wish.snapshot:
+        return wish.since
+    return membership.resume
+
+
 def documents_of(snapshot: Snapshot, membership: Membership) -> dict[str, list[dict[str, Any]]]:
     """A room's documents as a client gets them, by collection."""
-    client: Client = membership.member
-    collections = client.tenant.collections
-    return {
-        name: [present(document, collections[name], membership.room.uuid) for document in documents]
-        for name, documents in snapshot.documents.get(membership.room.uuid, {}).items()
-        if name in collections and (membership.collections is None or name in membership.collections)
-    }
+    uuid, wanted = membership.room.uuid, membership.collections
+    return present_all(snapshot.documents.get(uuid, {}), membership.member.tenant.collections, wanted, uuid)

@@ -15,6 +15,9 @@ from socketio import packet as socketio_packet
 
 from livedocs.errors import BadRequest
 
+# An answer repeats what was sent, and what encodes it must not run out of stack.
+_DEEPEST = 64
+
 
 class ProtocolError(Exception):
     """The peer does not speak the protocol. There is nothing to answer: the socket is closed."""
@@ -58,7 +61,20 @@ Packet = Pong | Leave | Connect | Call | Nothing
 class _StrictJson:
     """JSON without NaN and with a bounded depth."""
 
-    loads = staticmethod(orjson.loads)
+    @staticmethod
+    def loads(text: str) -> Any:
+        value = orjson.loads(text)
+        level = [value]
+        for _ in range(_DEEPEST):
+            level = [
+                inner
+                for item in level
+                for inner in (item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+            ]
+        if level:
+            msg = "nested too deeply"
+            raise ValueError(msg)
+        return value
 
     @staticmethod
     def dumps(value: Any, **_: Any) -> str:

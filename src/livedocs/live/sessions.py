@@ -192,14 +192,14 @@ class Sessions:
             if session.timer is not None:
                 session.timer.cancel()
             self._arm_warning(session)
-        if principal.groups != before.groups:
-            for client in tuple(session.clients):
+        session.principal = principal
+        for client in tuple(session.clients):
+            if client.principal.groups != principal.groups:
                 try:
                     await self._regrant(client, principal)
                 except Unavailable:
-                    # Not applied: tried again at the next introspection.
+                    # Not applied: the client keeps its old groups, so it is tried again at the next introspection.
                     return
-        session.principal = principal
 
     async def aclose(self) -> None:
         """Stop watching."""

@@ -44,7 +44,7 @@ class TimerWheel:
     def take(self, timed: Timed) -> None:
         """Never tick it again."""
         slot = self._due.pop(timed, None)
-        if slot is not None:
+        if slot in self._slots:
             self._slots[slot].discard(timed)
 
     def turn(self) -> None:
@@ -53,9 +53,10 @@ class TimerWheel:
         while self._turned < now:
             self._turned += 1
             for timed in self._slots.pop(self._turned, ()):
-                # An earlier one of this slot may have taken it away.
-                if self._due.pop(timed, None) is None:
+                # An earlier one of this slot may have taken it away, or put it off.
+                if self._due.get(timed) != self._turned:
                     continue
+                del self._due[timed]
                 delay = timed.tick()
                 if delay is not None:
                     self.put(timed, delay)

@@ -26,7 +26,7 @@ from pymongo.write_concern import WriteConcern
 from livedocs.store.connection import GUARDS, MongoDocument
 from livedocs.store.failures import translated
 
-_SECONDS = 15.0
+_SECONDS = 10.0
 
 T = TypeVar("T")
 Body = Callable[[AsyncClientSession], Awaitable[T]]

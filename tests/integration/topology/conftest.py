@@ -1,4 +1,4 @@
-"""The topology of docker-compose.yml as plain processes: its members, its jobs and its TLS proxy, with its own files."""
+"""The topology of docker-compose.yml as plain processes: the same members, jobs and proxy, from the same files."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class TlsProxy:
 
 @pytest.fixture(scope="package")
 def start_proxy(tmp_path_factory, free_ports):
-    """`start_proxy(server_port, provider_port)` puts the TLS proxy in front of these; `stop()` it, or leave that."""
+    """`start_proxy(server_port, provider_port)` puts the TLS proxy in front of these; `stop()` ends it early."""
     proxies = []
 
     def start(server_port, provider_port=1, ports=None):

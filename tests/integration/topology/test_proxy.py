@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from pathlib import Path
 
 import httpx
 import pytest
 import websockets
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+
+NGINX = Path(__file__).parents[3] / "ops" / "nginx" / "nginx.conf"
 
 
 async def mirror(scope, receive, send):
@@ -109,12 +112,14 @@ async def test_tls_1_1_is_refused_by_the_proxy(proxy):
     context = proxy.tls()
     # So that this side would speak it: no policy of this machine is what refuses.
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.minimum_version = ssl.TLSVersion.TLSv1_1
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(ssl.SSLError, match="ALERT_PROTOCOL_VERSION"):
         await asyncio.to_thread(handshake, proxy, context)
+    # Said, and not left to what the TLS library of a build refuses by itself.
+    assert "ssl_protocols TLSv1.2 TLSv1.3;" in NGINX.read_text()
 
 
 async def test_the_provider_is_reached_under_its_own_name_over_plain_http(proxy):

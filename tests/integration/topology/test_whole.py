@@ -4,35 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import secrets
 import signal
 import subprocess
 import sys
 import uuid
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 import websockets
+from playwright.async_api import async_playwright, expect
 
 from livedocs.demo.leash import leashed
 from livedocs.demo.mongod import wait_until
+from livedocs.demo.token import fetch_token
+
+PAGE = Path(__file__).parents[3] / "frontend" / "dist"
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")
 
 
 class Whole:
-    """The running server and the way to it from outside."""
+    """The running server and its provider, and the way to them from outside."""
 
-    def __init__(self, proxy, process, log):
+    def __init__(self, proxy, oauth_port):
         self.proxy = proxy
-        self.process = process
-        self.log = log
         self.url = proxy.url
+        self.oauth_port = oauth_port
 
     def client(self, **headers):
         return httpx.Client(
             base_url=self.url, verify=self.proxy.tls(), headers=headers, trust_env=False, timeout=20
         )
 
+    def token(self, user):
+        return fetch_token(user=user, tenant="acme", scope=None, ttl=None, oauth_port=self.oauth_port)
+
     def ready(self):
-        assert self.process.poll() is None, self.log.read_text()
         try:
             with self.client() as client:
                 return client.get("/readyz").status_code == 200
@@ -40,37 +50,62 @@ class Whole:
             return False
 
 
+@contextmanager
+def running(name, command, environ, log):
+    """A process that ends when the test asks it to, and must end well."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            leashed([sys.executable, "-m", *command], signal.SIGKILL),
+            env={"PATH": os.environ["PATH"], **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+        process.terminate()
+        assert process.wait(30) == 0, f"{name}: {log.read_text()}"
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture(scope="module")
-def whole(migrated, oauth, start_proxy, free_ports, tmp_path_factory):
-    log = tmp_path_factory.mktemp("whole") / "log"
-    (port,) = free_ports(1)
-    proxy = start_proxy(port, oauth.port)
+def whole(migrated, start_proxy, free_ports, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    port, oauth_port = free_ports(2)
+    proxy = start_proxy(port, oauth_port)
+    whole, secret, log = Whole(proxy, oauth_port), secrets.token_hex(24), folder / "server.log"
+    provider = [
+        "livedocs.demo.oauth",
+        "--port",
+        str(oauth_port),
+        "--data-dir",
+        str(folder),
+        "--server-url",
+        proxy.url,
+    ]
     environ = migrated.settings(
         LIVEDOCS_BIND=f"127.0.0.1:{port}",
         LIVEDOCS_METRICS_BIND="",
         LIVEDOCS_TRUSTED_PROXIES="127.0.0.1",
         LIVEDOCS_PUBLIC_URL=proxy.url,
-        LIVEDOCS_OAUTH_ISSUER=oauth.issuer,
-        LIVEDOCS_OAUTH_CLIENT_SECRET=oauth.secret,
+        LIVEDOCS_OAUTH_ISSUER=f"http://localhost:{oauth_port}",
+        LIVEDOCS_OAUTH_CLIENT_SECRET=secret,
+        LIVEDOCS_FRONTEND_DIR=str(PAGE),
         LIVEDOCS_SHUTDOWN_GRACE="0",
     )
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            leashed([sys.executable, "-m", "livedocs", "serve"], signal.SIGKILL),
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    whole = Whole(proxy, process, log)
-    try:
-        wait_until(whole.ready, 60, "the server behind the proxy to be ready")
+    with (
+        running("provider", provider, {"LIVEDOCS_DEMO_CLIENT_SECRET": secret}, folder / "provider.log"),
+        running("server", ["livedocs", "serve"], environ, log) as process,
+    ):
+
+        def ready():
+            assert process.poll() is None, log.read_text()
+            return whole.ready()
+
+        wait_until(ready, 60, "the server behind the proxy to be ready")
         yield whole
-        process.terminate()
-        assert process.wait(30) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def until(socket, wanted):
@@ -99,8 +134,8 @@ def test_localhost_is_not_bound_to_https_for_ever(whole):
         assert "strict-transport-security" not in client.get("/healthz").headers
 
 
-async def test_a_document_goes_all_the_way(whole, oauth):
-    token, name = oauth.token("alice"), str(uuid.uuid4())
+async def test_a_document_goes_all_the_way(whole):
+    token, name = whole.token("alice"), str(uuid.uuid4())
     with whole.client(Authorization=f"Bearer {token}") as client:
         made = client.put(f"/v1/docs/notes/{name}", json={"text": "first"})
         assert made.status_code in {200, 201}, made.text
@@ -123,13 +158,31 @@ async def test_a_document_goes_all_the_way(whole, oauth):
     assert (event, data, meta["op"]) == ("notes", {"uuid": name, "text": "second"}, "update")
 
 
-async def test_a_page_of_another_origin_gets_no_socket(whole, oauth):
+async def test_a_page_of_another_origin_gets_no_socket(whole):
     with pytest.raises(websockets.InvalidStatus) as refused:
         await websockets.connect(
             f"{whole.url.replace('https', 'wss')}/socket.io/?EIO=4&transport=websocket",
             ssl=whole.proxy.tls(),
-            additional_headers={"Cookie": f"__Host-livedocs_token={oauth.token('alice')}"},
+            additional_headers={"Cookie": f"__Host-livedocs_token={whole.token('alice')}"},
             origin="https://evil.example",
             proxy=None,
         )
     assert refused.value.response.status_code == 403
+
+
+async def test_a_person_logs_in_over_https_and_is_told_so(whole):
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=list(FLAGS)
+        )
+        # Somebody who has clicked the warning about the self-signed certificate away.
+        context = await browser.new_context(ignore_https_errors=True)
+        page = await context.new_page()
+        await page.goto(f"{whole.url}/auth/login")
+        assert page.url.startswith(f"http://localhost:{whole.oauth_port}/")
+        await page.get_by_role("button", name="Alice").click()
+        await page.wait_for_url(f"{whole.url}/**")
+        await expect(page.get_by_test_id("who-tenant")).to_have_text("acme", timeout=20_000)
+        (cookie,) = (c for c in await context.cookies() if c["name"] == "__Host-livedocs_token")
+        assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"]) == (True, True, "Strict")
+        await browser.close()

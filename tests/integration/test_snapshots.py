@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+from bson import DatetimeMS, Timestamp
+
+from livedocs.access.gate import SnapshotReader
+from livedocs.config import Settings
+from livedocs.errors import Unavailable
+from livedocs.model import Grant, GrantKey, Role, Tenant, grant_document
+from livedocs.store.connection import connect
+from livedocs.store.snapshots import Snapshots
+
+
+@pytest.fixture
+def snapshots(mongo, deployment):
+    return Snapshots(mongo, deployment.control_database)
+
+
+@pytest.fixture
+def acme(deployment):
+    return Tenant("acme", deployment.databases["acme"], {"notes": "_id", "test": "uuid"})
+
+
+@pytest.fixture
+def give(control):
+    async def give(uuid, subject, role=Role.READER, tenant="acme"):
+        held = Grant(GrantKey(tenant, uuid, subject), role, None, "system", datetime.now(UTC))
+        await control["acl"].insert_one(grant_document(held))
+
+    return give
+
+
+def test_it_is_what_the_gate_asks_for(snapshots):
+    reader: SnapshotReader = snapshots
+    assert callable(reader.read)
+
+
+async def test_grants_and_documents_of_several_uuids_come_together(snapshots, acme, give, mongo):
+    mine, ours, theirs, nobodys = (uuid4() for _ in range(4))
+    await give(mine, "user:alice", Role.OWNER)
+    await give(mine, "group:staff")
+    await give(ours, "tenant:*")
+    await give(theirs, "user:bob")
+    database = mongo[acme.database]
+    await database["notes"].insert_many([{"_id": uuid, "n": 1} for uuid in (mine, ours, theirs, nobodys)])
+    await database["test"].insert_many([{"_id": n, "uuid": mine} for n in (2, 1)])
+    uuids = [mine, ours, theirs, nobodys]
+    snapshot = await snapshots.read(acme, uuids, ["user:alice", "group:staff", "tenant:*"], frozenset(uuids))
+    assert isinstance(snapshot.at, Timestamp)
+    assert {uuid: {g.key.subject for g in grants} for uuid, grants in snapshot.grants.items()} == {
+        mine: {"user:alice", "group:staff"},
+        ours: {"tenant:*"},
+        theirs: set(),
+        nobodys: set(),
+    }
+    # Nothing is read of what the caller has no grant on.
+    assert snapshot.documents == {
+        mine: {"notes": [{"_id": mine, "n": 1}], "test": [{"_id": 1, "uuid": mine}, {"_id": 2, "uuid": mine}]},
+        ours: {"notes": [{"_id": ours, "n": 1}]},
+    }
+
+
+async def test_documents_are_read_only_where_asked_for(snapshots, acme, give, mongo):
+    one, other = uuid4(), uuid4()
+    for uuid in (one, other):
+        await give(uuid, "user:alice")
+        await mongo[acme.database]["notes"].insert_one({"_id": uuid})
+    snapshot = await snapshots.read(acme, [one, other], ["user:alice"], frozenset([other]))
+    assert set(snapshot.grants) == {one, other}
+    assert set(snapshot.documents) == {other}
+
+
+async def test_grants_of_the_other_tenant_do_not_count(snapshots, acme, give):
+    uuid = uuid4()
+    await give(uuid, "user:alice", tenant="globex")
+    snapshot = await snapshots.read(acme, [uuid], ["user:alice"], frozenset([uuid]))
+    assert snapshot.grants == {uuid: []}
+
+
+async def test_more_grants_than_one_batch_are_all_there(snapshots, acme, control):
+    uuids = [uuid4() for _ in range(300)]
+    subjects = ["user:many", "group:many"]
+    await control["acl"].insert_many(
+        [
+            grant_document(Grant(GrantKey("acme", uuid, subject), Role.READER)) | {"granted_at": datetime.now(UTC)}
+            for uuid in uuids
+            for subject in subjects
+        ]
+    )
+    snapshot = await snapshots.read(acme, uuids, subjects, frozenset())
+    assert {len(grants) for grants in snapshot.grants.values()} == {2}
+
+
+async def test_no_uuids_are_no_grants(snapshots, acme):
+    snapshot = await snapshots.read(acme, [], ["user:alice"], frozenset())
+    assert (snapshot.grants, snapshot.documents) == ({}, {})
+
+
+async def test_grants_and_documents_are_of_one_moment(snapshots, acme, mongo, control):
+    """Two documents and a grant always change in one transaction; no read may see them apart."""
+    uuid = uuid4()
+    key = GrantKey("acme", uuid, "user:alice")
+    database = mongo[acme.database]
+    await control["acl"].insert_one(grant_document(Grant(key, Role.READER, None, "0", datetime.now(UTC))))
+    await database["notes"].insert_one({"_id": uuid, "n": 0})
+    await database["test"].insert_one({"uuid": uuid, "n": 0})
+    done = asyncio.Event()
+
+    async def write():
+        for n in range(1, 60):
+            async with mongo.start_session() as session, await session.start_transaction():
+                await database["test"].update_one({"uuid": uuid}, {"$set": {"n": n}}, session=session)
+                await control["acl"].update_one(
+                    {"_id.uuid": uuid}, {"$set": {"granted_by": str(n)}}, session=session
+                )
+                await database["notes"].update_one({"_id": uuid}, {"$set": {"n": n}}, session=session)
+        done.set()
+
+    writer, seen = asyncio.create_task(write()), set()
+    while not done.is_set():
+        snapshot = await snapshots.read(acme, [uuid], ["user:alice"], frozenset([uuid]))
+        [grant] = snapshot.grants[uuid]
+        [note], [test] = snapshot.documents[uuid]["notes"], snapshot.documents[uuid]["test"]
+        assert int(grant.granted_by) == note["n"] == test["n"]
+        seen.add(note["n"])
+        if writer.done():
+            break
+    await writer
+    assert len(seen) > 1
+
+
+async def test_what_was_acknowledged_is_seen(snapshots, acme, give, control):
+    for _ in range(20):
+        uuid = uuid4()
+        await give(uuid, "user:alice")
+        assert (await snapshots.read(acme, [uuid], ["user:alice"], frozenset())).grants[uuid]
+        await control["acl"].delete_one({"_id.uuid": uuid})
+        assert not (await snapshots.read(acme, [uuid], ["user:alice"], frozenset())).grants[uuid]
+
+
+async def test_a_collection_made_a_moment_ago_does_not_spoil_a_read(snapshots, acme, give, mongo):
+    uuid = uuid4()
+    await give(uuid, "user:alice")
+    for n in range(5):
+        name = f"new{n}"
+        await mongo[acme.database].create_collection(name)
+        wider = Tenant(acme.slug, acme.database, {**acme.collections, name: "_id"})
+        snapshot = await snapshots.read(wider, [uuid], ["user:alice"], frozenset([uuid]))
+        assert snapshot.documents[uuid] == {}
+
+
+async def test_an_array_that_holds_the_uuid_is_not_the_key(snapshots, acme, give, mongo):
+    uuid = uuid4()
+    await give(uuid, "user:alice")
+    await mongo[acme.database]["test"].insert_many([{"uuid": [uuid]}, {"_id": 1000, "uuid": uuid}])
+    snapshot = await snapshots.read(acme, [uuid], ["user:alice"], frozenset([uuid]))
+    assert snapshot.documents[uuid] == {"test": [{"_id": 1000, "uuid": uuid}]}
+
+
+async def test_values_that_python_cannot_hold_do_not_spoil_a_read(snapshots, acme, give, mongo):
+    """A year past 9999, written by another driver."""
+    uuid = uuid4()
+    await give(uuid, "user:alice")
+    await mongo[acme.database]["notes"].insert_one({"_id": uuid, "at": DatetimeMS(2**52)})
+    snapshot = await snapshots.read(acme, [uuid], ["user:alice"], frozenset([uuid]))
+    assert snapshot.documents[uuid]["notes"][0]["at"] == DatetimeMS(2**52)
+
+
+async def test_without_mongodb_nobody_is_let_in(deployment, acme, free_ports, monkeypatch):
+    [port] = free_ports(1)
+    monkeypatch.setattr("livedocs.store.snapshots._SECONDS", 0.5)
+    settings: Settings = deployment.settings(mongodb_uri=f"mongodb://127.0.0.1:{port}")
+    client = connect(settings)
+    try:
+        with pytest.raises(Unavailable) as refusal:
+            await Snapshots(client, "x").read(acme, [UUID(int=1)], ["user:alice"], frozenset())
+    finally:
+        await client.close()
+    assert refusal.value.retry_after
+    assert str(port) not in str(refusal.value)
