@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,18 @@ def test_every_dependency_is_locked_at_a_version_that_the_project_allows(name, w
 
 def test_the_demo_and_the_tests_run_with_the_same_versions():
     assert locked("requirements.lock") < locked("requirements-dev.lock")
+
+
+def test_whatever_the_package_imports_is_a_dependency_of_its_own():
+    declared = {canonicalize_name(Requirement(one).name) for one in _RUNTIME}
+    providers = packages_distributions()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"livedocs"}:
+                found = {canonicalize_name(distribution) for distribution in providers[top]}
+                assert found & declared, f"{path} imports {top}, of {found}"
 
 
 def leaves_nothing(program):

@@ -53,6 +53,12 @@ test('a create sends the UUID within the document', async () => {
   expect(calls[0]?.init.body).toBe('{"uuid":"u","title":"x"}');
 });
 
+test('no request waits for ever', async () => {
+  const [api, calls] = server(() => json({}));
+  await api.read('notes', 'u');
+  expect(calls[0]?.init.signal).toBeInstanceOf(AbortSignal);
+});
+
 describe('a refusal', () => {
   test('becomes a Problem with code, path and time to wait', async () => {
     const body = { code: 'invalid_field', title: 'A field', detail: 'A field name.', path: ['a', '$b'] };

@@ -125,6 +125,7 @@ class Server:
         self._directory = TenantDirectory(Tenants(self._client, settings.control_database))
         self._issuer = Issuer(settings, now=_now)
         self._introspector = Introspector(settings, self._issuer, metrics, now=_now)
+        self._login = LoginClient(settings, self._issuer, now=_now)
         authenticator = Authenticator(self._introspector, self._directory, secure=settings.secure)
         self._wire_changes(metrics)
         self._sessions = Sessions(
@@ -207,7 +208,7 @@ class Server:
                 documents=Documents(self._client, settings.control_database),
                 grants=Grants(self._client, settings.control_database),
                 processes=self._processes,
-                login=LoginClient(settings, self._issuer, now=_now),
+                login=self._login,
                 probes={
                     "mongodb": self._mongodb_reachable,
                     "stream": self._stream_current,
@@ -250,7 +251,9 @@ class Server:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._client.close)
             stack.push_async_callback(self._stream_client.close)
+            stack.push_async_callback(self._issuer.aclose)
             stack.push_async_callback(self._introspector.aclose)
+            stack.push_async_callback(self._login.aclose)
             stack.push_async_callback(self._joins.aclose)
             stack.push_async_callback(self._sessions.aclose)
             stack.push_async_callback(self._lease.end)

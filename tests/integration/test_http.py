@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from livedocs.store.connection import connect
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
+from livedocs.store.tenants import Tenants
 
 
 @pytest.fixture
@@ -104,8 +105,21 @@ async def test_with_a_cookie_a_change_needs_proof_that_our_page_sent_it(api, ali
     assert (await alice.post("/v1/docs/notes", {"a": 1}, Origin="https://evil.example")).status == 201
 
 
-async def test_the_tenant_comes_from_the_token_and_must_be_registered_and_active(api, mongo, deployment):
-    assert (await api.someone(tenant="nowhere").get("/v1/me")).code == "unknown_tenant"
+async def test_the_tenant_of_a_token_must_be_registered(api):
+    answer = await api.someone(tenant="nowhere").get("/v1/me")
+    assert (answer.status, answer.code) == (403, "unknown_tenant")
+
+
+async def test_the_people_of_a_suspended_tenant_are_kept_out(start_api, mongo, deployment):
+    tenants = Tenants(mongo, deployment.control_database)
+    await tenants.set_status("globex", "suspended")
+    try:
+        api = await start_api()
+    finally:
+        await tenants.set_status("globex", "active")
+    answer = await api.someone(tenant="globex").get("/v1/me")
+    assert (answer.status, answer.code) == (403, "tenant_suspended")
+    assert (await api.someone(tenant="acme").get("/v1/me")).status == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])

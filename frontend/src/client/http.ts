@@ -27,6 +27,9 @@ export interface Grant {
   readonly expiresAt: string | null;
 }
 
+/** An answer that takes longer counts as none. */
+const PATIENCE_MS = 20_000;
+
 type Fetch = (input: string, init: RequestInit) => Promise<Response>;
 
 function instant(value: unknown): number | null {
@@ -139,6 +142,7 @@ export class Api {
         headers,
         credentials: 'same-origin',
         cache: 'no-store',
+        signal: AbortSignal.timeout(PATIENCE_MS),
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
     } catch {

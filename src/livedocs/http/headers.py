@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from livedocs.config import is_loopback
+
 # Two years, as the preload lists ask for.
 _HSTS = "max-age=63072000; includeSubDomains"
 
@@ -41,6 +43,7 @@ def security_headers(public_url: str) -> Mapping[str, str]:
         # Unless a view says otherwise, nothing here is for a cache: it is somebody's, or changes at any time.
         "Cache-Control": "no-store",
     }
-    if url.scheme == "https":
+    # On this machine it would force https on every other port of localhost as well.
+    if url.scheme == "https" and not is_loopback(url.hostname or ""):
         headers["Strict-Transport-Security"] = _HSTS
     return headers
