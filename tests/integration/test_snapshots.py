@@ -108,7 +108,6 @@ async def test_grants_and_documents_are_of_one_moment(snapshots, acme, mongo, co
     await control["acl"].insert_one(grant_document(Grant(key, Role.READER, None, "0", datetime.now(UTC))))
     await database["notes"].insert_one({"_id": uuid, "n": 0})
     await database["test"].insert_one({"uuid": uuid, "n": 0})
-    done = asyncio.Event()
 
     async def write():
         for n in range(1, 60):
@@ -118,18 +117,16 @@ async def test_grants_and_documents_are_of_one_moment(snapshots, acme, mongo, co
                     {"_id.uuid": uuid}, {"$set": {"granted_by": str(n)}}, session=session
                 )
                 await database["notes"].update_one({"_id": uuid}, {"$set": {"n": n}}, session=session)
-        done.set()
 
-    writer, seen = asyncio.create_task(write()), set()
-    while not done.is_set():
-        snapshot = await snapshots.read(acme, [uuid], ["user:alice"], frozenset([uuid]))
-        [grant] = snapshot.grants[uuid]
-        [note], [test] = snapshot.documents[uuid]["notes"], snapshot.documents[uuid]["test"]
-        assert int(grant.granted_by) == note["n"] == test["n"]
-        seen.add(note["n"])
-        if writer.done():
-            break
-    await writer
+    seen = set()
+    async with asyncio.TaskGroup() as tasks:
+        writer = tasks.create_task(write())
+        while not writer.done():
+            snapshot = await snapshots.read(acme, [uuid], ["user:alice"], frozenset([uuid]))
+            [grant] = snapshot.grants[uuid]
+            [note], [test] = snapshot.documents[uuid]["notes"], snapshot.documents[uuid]["test"]
+            assert int(grant.granted_by) == note["n"] == test["n"]
+            seen.add(note["n"])
     assert len(seen) > 1
 
 

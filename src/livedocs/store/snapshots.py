@@ -133,7 +133,7 @@ class Snapshots:
                 "find": collection,
                 "filter": {key: {"$in": list(uuids)}},
                 "sort": {"_id": 1},
-                "readConcern": {"level": "snapshot"},
+                "readConcern": {"level": "snapshot", "atClusterTime": at},
             },
             codec_options=self._client.codec_options,
         )
