@@ -20,7 +20,9 @@ describe('the difference of two versions', () => {
   });
 
   test('takes a typed value as one value, and another kind of value as a change', () => {
-    expect(difference({ at: { $date: '1' } }, { at: { $date: '2' } })).toEqual([{ path: ['at'], kind: 'changed' }]);
+    expect(difference({ at: { $date: '1' } }, { at: { $date: '2' } })).toEqual([
+      { path: ['at'], kind: 'changed' },
+    ]);
     expect(difference({ at: [1] }, { at: { 0: 1 } })).toEqual([{ path: ['at'], kind: 'changed' }]);
   });
 
@@ -43,7 +45,10 @@ describe('a merge patch', () => {
   });
 
   test('sends lists and typed values whole', () => {
-    expect(mergePatch({ a: [1, 2], d: { $date: '1' } }, { a: [1], d: { $date: '2' } })).toEqual({ a: [1], d: { $date: '2' } });
+    expect(mergePatch({ a: [1, 2], d: { $date: '1' } }, { a: [1], d: { $date: '2' } })).toEqual({
+      a: [1],
+      d: { $date: '2' },
+    });
   });
 
   test('refuses to set null, which would remove the field', () => {

@@ -7,7 +7,13 @@ import type { SessionKeeper } from '../src/client/session';
 import type { LiveSocket, SocketEvents } from '../src/client/socket';
 
 const UUID = '6f1c2f34-5a3e-4a51-9d2b-0d6f3a1e9c77';
-const SESSION: Session = { subject: 'user:alice', name: 'Alice', tenant: 'acme', expiresAt: null, refreshAt: null };
+const SESSION: Session = {
+  subject: 'user:alice',
+  name: 'Alice',
+  tenant: 'acme',
+  expiresAt: null,
+  refreshAt: null,
+};
 
 /** A socket whose other end is the test. */
 class FakeSocket implements LiveSocket {
@@ -24,7 +30,10 @@ class FakeSocket implements LiveSocket {
     this.asked.at(-1)?.answer({ joined: { [UUID]: { role: 'owner', cursor: '82B', ...more } }, refused: {} });
   }
   change(id: string, n: number): void {
-    this.events.message('notes', [{ uuid: UUID, n }, { op: 'update', id, at: '', removed: [], truncated: [] }]);
+    this.events.message('notes', [
+      { uuid: UUID, n },
+      { op: 'update', id, at: '', removed: [], truncated: [] },
+    ]);
   }
 }
 
@@ -39,7 +48,10 @@ class World {
 
   constructor() {
     const keeper = {
-      check: async () => (this.session === 'valid' ? { state: 'valid', session: SESSION, canRefresh: true } : { state: this.session }),
+      check: async () =>
+        this.session === 'valid'
+          ? { state: 'valid', session: SESSION, canRefresh: true }
+          : { state: this.session },
       refresh: async () => this.refreshed,
     };
     const listener = {
@@ -67,12 +79,13 @@ class World {
     return socket;
   }
 
-  /** Live and in the room, with a note of n = 1 at cursor 82B. */
+  /** Live for some time and in the room, with a note of n = 1 at cursor 82B. */
   static live(): World {
     const world = new World();
     world.client.join(UUID);
     world.socket(0).events.opened();
     world.socket(0).accept({ snapshot: { notes: [{ uuid: UUID, n: 1 }] } });
+    vi.advanceTimersByTime(6000);
     return world;
   }
 
@@ -87,8 +100,10 @@ const settle = (): Promise<unknown> => vi.advanceTimersByTimeAsync(0);
 
 test('a room that was asked for before the socket was up is joined when it is, with a snapshot', () => {
   const world = World.live();
-  expect(world.socket(0).asked.map(({ name, args }) => [name, ...args])).toEqual([['JoinRoom', [UUID], { snapshot: true }]]);
-  expect(world.states).toEqual(['connecting', 'live']);
+  expect(world.socket(0).asked.map(({ name, args }) => [name, ...args])).toEqual([
+    ['JoinRoom', [UUID], { snapshot: true }],
+  ]);
+  expect(world.states).toEqual(['connecting', 'live', 'live']);
   expect(world.n).toBe(1);
 });
 
@@ -113,6 +128,18 @@ test('while the server is out of reach the client waits and tries again', async 
   world.session = 'valid';
   await vi.advanceTimersByTimeAsync(600);
   expect(world.sockets).toHaveLength(2);
+});
+
+test('a server that closes every socket it opens is asked less and less often', async () => {
+  const world = new World();
+  world.client.join(UUID);
+  for (let index = 0; index < 5; index += 1) {
+    world.socket(index).events.opened();
+    world.socket(index).events.closed();
+    await vi.advanceTimersByTimeAsync(500);
+    expect(world.sockets).toHaveLength(index + 1);
+    await vi.advanceTimersByTimeAsync(60_000);
+  }
 });
 
 test('an ended session that cannot be refreshed is expired', async () => {
@@ -155,7 +182,10 @@ describe('a session about to end', () => {
 
 test('a change that does not fit is answered with one request for a snapshot', () => {
   const world = World.live();
-  world.socket(0).events.message('notes', [{ uuid: UUID, 'a.b': 1 }, { op: 'update', id: '82C', at: '' }]);
+  world.socket(0).events.message('notes', [
+    { uuid: UUID, 'a.b': 1 },
+    { op: 'update', id: '82C', at: '' },
+  ]);
   world.socket(0).change('82D', 4);
   expect(world.socket(0).asked.at(-1)?.args).toEqual([[UUID], { snapshot: true }]);
   expect(world.socket(0).asked).toHaveLength(2);

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { backoff, step, type Connection, type ConnectionEvent } from '../src/client/connection';
 
-const LIVE: Connection = { kind: 'live', renewal: 'none' };
+const LIVE: Connection = { kind: 'live', renewal: 'none', attempt: 0 };
+const JUST_LIVE: Connection = { ...LIVE, attempt: 1 };
 
 /** The states and effects of a run, in words. */
 function run(from: Connection, ...events: ConnectionEvent[]): [Connection, string[]] {
@@ -17,7 +18,8 @@ function run(from: Connection, ...events: ConnectionEvent[]): [Connection, strin
 
 describe('connecting', () => {
   test('opens a socket and is live when it is up', () => {
-    expect(run({ kind: 'idle' }, { kind: 'start' }, { kind: 'opened' })).toEqual([LIVE, ['open']]);
+    expect(run({ kind: 'idle' }, { kind: 'start' }, { kind: 'opened' })).toEqual([JUST_LIVE, ['open']]);
+    expect(run(JUST_LIVE, { kind: 'settled' })).toEqual([LIVE, []]);
   });
 
   test('asks the session endpoint after a failure, as a browser hides the reason', () => {
@@ -35,7 +37,11 @@ describe('connecting', () => {
   test('waits longer with every attempt, up to a bound', () => {
     expect(backoff(1)).toBeGreaterThan(backoff(0));
     expect(backoff(50)).toBe(backoff(49));
-    const [state, effects] = run({ kind: 'connecting', attempt: 2 }, { kind: 'failed' }, { kind: 'session', state: 'valid' });
+    const [state, effects] = run(
+      { kind: 'connecting', attempt: 2 },
+      { kind: 'failed' },
+      { kind: 'session', state: 'valid' },
+    );
     expect(state).toEqual({ kind: 'waiting', attempt: 3 });
     expect(effects).toEqual(['check', 'retryAfter']);
   });
@@ -60,7 +66,17 @@ describe('a lost socket', () => {
     const [state, effects] = run(LIVE, { kind: 'closed' }, { kind: 'session', state: 'ended' });
     expect(effects).toEqual(['check', 'refresh']);
     expect(run(state, { kind: 'refreshed', outcome: 'ended' })[0]).toEqual({ kind: 'expired' });
-    expect(run(state, { kind: 'refreshed', outcome: 'renewed' })).toEqual([{ kind: 'connecting', attempt: 0 }, ['open']]);
+    expect(run(state, { kind: 'refreshed', outcome: 'renewed' })).toEqual([
+      { kind: 'connecting', attempt: 0 },
+      ['open'],
+    ]);
+  });
+
+  test('that had only just opened is not opened again at once: a server that closes it each time is left alone', () => {
+    const [state, effects] = run(JUST_LIVE, { kind: 'closed' }, { kind: 'session', state: 'valid' });
+    expect(state).toEqual({ kind: 'waiting', attempt: 1 });
+    expect(effects).toEqual(['check', 'retryAfter']);
+    expect(run(state, { kind: 'retry' }, { kind: 'opened' })[0]).toMatchObject({ kind: 'live', attempt: 2 });
   });
 
   test('does not loop when a fresh token is refused again and again', () => {
@@ -76,10 +92,9 @@ describe('a lost socket', () => {
 
 describe('a session about to end', () => {
   test('is refreshed while live, and a second socket takes over before the first closes', () => {
-    expect(run(LIVE, { kind: 'expiring' }, { kind: 'refreshed', outcome: 'renewed' }, { kind: 'replaced' })).toEqual([
-      LIVE,
-      ['refresh', 'replace'],
-    ]);
+    expect(
+      run(LIVE, { kind: 'expiring' }, { kind: 'refreshed', outcome: 'renewed' }, { kind: 'replaced' }),
+    ).toEqual([LIVE, ['refresh', 'replace']]);
   });
 
   test('is refreshed once, however often it is announced', () => {
@@ -94,11 +109,13 @@ describe('a session about to end', () => {
     const [state, effects] = run(LIVE, { kind: 'goaway', reason: 'shutdown', withinMs: 5000 }, { kind: 'closed' });
     expect(state.kind).toBe('connecting');
     expect(effects).toEqual(['replace']);
-    expect(run(state, { kind: 'replaced' })[0]).toEqual(LIVE);
+    expect(run(state, { kind: 'replaced' })[0].kind).toBe('live');
   });
 
   test('keeps the first socket when the second does not come up', () => {
-    expect(run(LIVE, { kind: 'goaway', reason: 'shutdown', withinMs: 1 }, { kind: 'replaceFailed' })[0]).toEqual(LIVE);
+    expect(run(LIVE, { kind: 'goaway', reason: 'shutdown', withinMs: 1 }, { kind: 'replaceFailed' })[0]).toEqual(
+      LIVE,
+    );
   });
 });
 
@@ -108,7 +125,11 @@ describe('a notice to go away', () => {
   });
 
   test('of an administrator is heeded until a person starts again', () => {
-    const [state, effects] = run(LIVE, { kind: 'goaway', reason: 'disconnected', withinMs: 0 }, { kind: 'closed' });
+    const [state, effects] = run(
+      LIVE,
+      { kind: 'goaway', reason: 'disconnected', withinMs: 0 },
+      { kind: 'closed' },
+    );
     expect(state).toEqual({ kind: 'refused', code: 'disconnected' });
     expect(effects).toEqual(['close']);
     expect(run(state, { kind: 'start' })[0].kind).toBe('connecting');
@@ -116,11 +137,19 @@ describe('a notice to go away', () => {
 });
 
 test('a stop closes everything from every state, and late answers change nothing', () => {
-  const states: Connection[] = [LIVE, { kind: 'checking', attempt: 1 }, { kind: 'waiting', attempt: 1 }, { kind: 'expired' }];
+  const states: Connection[] = [
+    LIVE,
+    { kind: 'checking', attempt: 1 },
+    { kind: 'waiting', attempt: 1 },
+    { kind: 'expired' },
+  ];
   for (const state of states) {
     const [idle, effects] = run(state, { kind: 'stop' });
     expect(idle).toEqual({ kind: 'idle' });
     expect(effects).toEqual(['close']);
-    expect(run(idle, { kind: 'session', state: 'valid' }, { kind: 'retry' }, { kind: 'opened' })).toEqual([idle, []]);
+    expect(run(idle, { kind: 'session', state: 'valid' }, { kind: 'retry' }, { kind: 'opened' })).toEqual([
+      idle,
+      [],
+    ]);
   }
 });

@@ -36,7 +36,10 @@ test('a write carries the header that shows it is ours, a read does not', async 
   await api.merge('notes', 'u', { a: null });
   await api.read('notes', 'u');
   expect(calls[0]?.init).toMatchObject({ method: 'PATCH', body: '{"a":null}', credentials: 'same-origin' });
-  expect(calls[0]?.init.headers).toMatchObject({ 'X-Requested-With': 'livedocs', 'Content-Type': 'application/merge-patch+json' });
+  expect(calls[0]?.init.headers).toMatchObject({
+    'X-Requested-With': 'livedocs',
+    'Content-Type': 'application/merge-patch+json',
+  });
   expect(calls[1]?.init.headers).not.toHaveProperty('X-Requested-With');
 });
 
@@ -65,10 +68,16 @@ describe('a refusal', () => {
     const [api] = server(() => json(body, 422, { 'Retry-After': '3' }));
     const error = await api.read('notes', 'u').catch((caught: unknown) => caught);
     expect(error).toBeInstanceOf(Problem);
-    expect(error).toMatchObject({ status: 422, code: 'invalid_field', detail: 'A field name.', path: 'a.$b', retryAfter: 3 });
+    expect(error).toMatchObject({
+      status: 422,
+      code: 'invalid_field',
+      detail: 'A field name.',
+      path: 'a.$b',
+      retryAfter: 3,
+    });
   });
 
-  test("of a proxy, which has no problem body, still says something", async () => {
+  test('of a proxy, which has no problem body, still says something', async () => {
     const [api] = server(() => new Response('<html>', { status: 502 }));
     await expect(api.read('notes', 'u')).rejects.toMatchObject({ status: 502, code: 'http_502' });
   });
@@ -80,7 +89,10 @@ describe('a refusal', () => {
 });
 
 test('the list of grants is read', async () => {
-  const grants = [{ subject: 'user:bob', role: 'writer', expires_at: '2026-01-01T00:00:00Z' }, { subject: 'tenant:*', role: 'reader' }];
+  const grants = [
+    { subject: 'user:bob', role: 'writer', expires_at: '2026-01-01T00:00:00Z' },
+    { subject: 'tenant:*', role: 'reader' },
+  ];
   const [api] = server(() => json({ uuid: 'u', grants }));
   expect(await api.grants('u')).toEqual([
     { subject: 'user:bob', role: 'writer', expiresAt: '2026-01-01T00:00:00Z' },
@@ -92,7 +104,8 @@ describe('the session', () => {
   const alone = <T>(work: () => Promise<T>): Promise<T> => work();
 
   test('is known, ended, refused or out of reach', async () => {
-    const check = async (answer: () => Response): Promise<string> => (await new SessionKeeper(server(answer)[0], alone).check()).state;
+    const check = async (answer: () => Response): Promise<string> =>
+      (await new SessionKeeper(server(answer)[0], alone).check()).state;
     expect(await check(() => json(ALICE))).toBe('valid');
     expect(await check(() => json({ authenticated: false, can_refresh: false }))).toBe('ended');
     expect(await check(() => json({ code: 'tenant_suspended' }, 403))).toBe('refused');
@@ -100,7 +113,9 @@ describe('the session', () => {
   });
 
   test('is refreshed when there is something to refresh with, and never asks in vain', async () => {
-    const [able, calls] = server((path) => (path === '/auth/refresh' ? json(ALICE) : json({ authenticated: false, can_refresh: true })));
+    const [able, calls] = server((path) =>
+      path === '/auth/refresh' ? json(ALICE) : json({ authenticated: false, can_refresh: true }),
+    );
     expect(await new SessionKeeper(able, alone).refresh(null)).toBe('renewed');
     expect(calls.map(({ path }) => path)).toEqual(['/auth/session', '/auth/refresh']);
     const [unable, asked] = server(() => json({ authenticated: false, can_refresh: false }));
@@ -117,7 +132,10 @@ describe('the session', () => {
 
   test('whose refresh is refused has ended; one that met a fault has not', async () => {
     const outcome = (status: number): Promise<string> =>
-      new SessionKeeper(server((path) => (path === '/auth/refresh' ? json({}, status) : json(ALICE)))[0], alone).refresh(null);
+      new SessionKeeper(
+        server((path) => (path === '/auth/refresh' ? json({}, status) : json(ALICE)))[0],
+        alone,
+      ).refresh(null);
     expect(await outcome(401)).toBe('ended');
     expect(await outcome(503)).toBe('unreachable');
     expect(await outcome(429)).toBe('unreachable');

@@ -5,7 +5,7 @@ import { rowsOf } from '../src/page/rows';
 import { announcement, emptyWords, failure, fieldsOf, stateOf, subjectWords } from '../src/page/words';
 
 const ROOM = newRoom('6f1c2f34-5a3e-4a51-9d2b-0d6f3a1e9c77');
-const LIVE = { kind: 'live', renewal: 'none' } as const;
+const LIVE = { kind: 'live', renewal: 'none', attempt: 0 } as const;
 
 describe('the rows of a document', () => {
   test('are its fields, those within indented, without the UUID', () => {
@@ -77,21 +77,34 @@ describe('the state', () => {
 });
 
 test('a failed request is told in a sentence', () => {
-  expect(failure(new Problem(429, 'rate_limited', 'Too many', 'Too many requests.', 1.2))).toBe('Too many requests. Try again in 2 s.');
-  expect(failure(new Problem(422, 'invalid_field', 'A field', 'Not allowed.', null, 'a.b'))).toBe('Not allowed. (a.b)');
+  expect(failure(new Problem(429, 'rate_limited', 'Too many', 'Too many requests.', 1.2))).toBe(
+    'Too many requests. Try again in 2 s.',
+  );
+  expect(failure(new Problem(422, 'invalid_field', 'A field', 'Not allowed.', null, 'a.b'))).toBe(
+    'Not allowed. (a.b)',
+  );
   expect(failure(new Unreachable())).toContain('Nothing was changed');
 });
 
 test('an announcement names what changed, but not more than one can listen to', () => {
-  const changes = Array.from({ length: 7 }, (_, index) => ({ path: ['f', String(index)], kind: 'changed' as const }));
-  expect(announcement('notes', 'update', changes.slice(0, 2))).toBe('Document in notes updated: f.0 changed, f.1 changed.');
+  const changes = Array.from({ length: 7 }, (_, index) => ({
+    path: ['f', String(index)],
+    kind: 'changed' as const,
+  }));
+  expect(announcement('notes', 'update', changes.slice(0, 2))).toBe(
+    'Document in notes updated: f.0 changed, f.1 changed.',
+  );
   expect(announcement('notes', 'update', changes)).toContain(', and 2 more.');
   expect(announcement('notes', 'delete', [])).toBe('Document in notes deleted.');
 });
 
 test('the fields of an event are those set, cut and removed', () => {
   const meta = { op: 'update', id: '1', at: '', removed: ['c'], truncated: [{ field: 'b', newSize: 1 }] } as const;
-  expect(fieldsOf({ uuid: 'u', collection: 'notes', data: { uuid: 'u', 'a.x': 1 }, meta })).toEqual(['a.x', 'b', 'c']);
+  expect(fieldsOf({ uuid: 'u', collection: 'notes', data: { uuid: 'u', 'a.x': 1 }, meta })).toEqual([
+    'a.x',
+    'b',
+    'c',
+  ]);
 });
 
 test('subjects read like people, groups and services', () => {

@@ -6,12 +6,24 @@ const UUID = '6f1c2f34-5a3e-4a51-9d2b-0d6f3a1e9c77';
 
 describe('a change event', () => {
   test('is read with its collection for a name', () => {
-    const meta = { op: 'update', id: '82A', at: { $date: '2026-01-01T00:00:00Z' }, removed: ['a'], truncated: [{ field: 'b', newSize: 2 }] };
+    const meta = {
+      op: 'update',
+      id: '82A',
+      at: { $date: '2026-01-01T00:00:00Z' },
+      removed: ['a'],
+      truncated: [{ field: 'b', newSize: 2 }],
+    };
     expect(parseChange('notes', [{ uuid: UUID.toUpperCase(), n: 1 }, meta])).toEqual({
       uuid: UUID,
       collection: 'notes',
       data: { uuid: UUID.toUpperCase(), n: 1 },
-      meta: { op: 'update', id: '82A', at: '2026-01-01T00:00:00Z', removed: ['a'], truncated: [{ field: 'b', newSize: 2 }] },
+      meta: {
+        op: 'update',
+        id: '82A',
+        at: '2026-01-01T00:00:00Z',
+        removed: ['a'],
+        truncated: [{ field: 'b', newSize: 2 }],
+      },
     });
   });
 
@@ -28,10 +40,16 @@ describe('a change event', () => {
 });
 
 test('an answer to JoinRoom is read, and an entry that cannot be read counts as refused', () => {
-  const ack = parseJoinAck({
-    joined: { a: { role: 'owner', cursor: '82A', snapshot: { notes: [{ n: 1 }, 5] }, resumed: 0 }, b: { role: 'king', cursor: '82A' } },
-    refused: { c: { code: 'forbidden' }, d: null },
-  }, ['a', 'b', 'c', 'd']);
+  const ack = parseJoinAck(
+    {
+      joined: {
+        a: { role: 'owner', cursor: '82A', snapshot: { notes: [{ n: 1 }, 5] }, resumed: 0 },
+        b: { role: 'king', cursor: '82A' },
+      },
+      refused: { c: { code: 'forbidden' }, d: null },
+    },
+    ['a', 'b', 'c', 'd'],
+  );
   expect(ack.joined).toEqual({ a: { role: 'owner', cursor: '82A', snapshot: { notes: [{ n: 1 }] }, resumed: 0 } });
   expect(ack.refused).toEqual({ b: { code: 'bad_answer' }, c: { code: 'forbidden' }, d: { code: 'forbidden' } });
 });
@@ -43,9 +61,19 @@ test('a JoinRoom that was refused as a whole leaves nobody waiting', () => {
 });
 
 test('control events are read, unknown ones are none', () => {
-  expect(parseControl('$revoked', [{ uuid: UUID, reason: 'expired' }])).toEqual({ kind: 'revoked', uuid: UUID, reason: 'expired' });
-  expect(parseControl('$goaway', [{ reason: 'restart', within_ms: 5000 }])).toEqual({ kind: 'goaway', reason: 'restart', withinMs: 5000 });
-  expect(parseControl('$resync', [{ uuid: UUID, reason: 'slow', cursor: '82A', snapshot: { notes: [] } }])).toEqual({
+  expect(parseControl('$revoked', [{ uuid: UUID, reason: 'expired' }])).toEqual({
+    kind: 'revoked',
+    uuid: UUID,
+    reason: 'expired',
+  });
+  expect(parseControl('$goaway', [{ reason: 'restart', within_ms: 5000 }])).toEqual({
+    kind: 'goaway',
+    reason: 'restart',
+    withinMs: 5000,
+  });
+  expect(
+    parseControl('$resync', [{ uuid: UUID, reason: 'slow', cursor: '82A', snapshot: { notes: [] } }]),
+  ).toEqual({
     kind: 'resync',
     uuid: UUID,
     reason: 'slow',
@@ -58,7 +86,8 @@ test('control events are read, unknown ones are none', () => {
 describe('a UUID', () => {
   test('is taken in either case, with space around it, and in no other form', () => {
     expect(parseUuid(` ${UUID.toUpperCase()}\n`)).toBe(UUID);
-    for (const text of ['', 'x', `{${UUID}}`, UUID.replaceAll('-', ''), `${UUID}0`, `urn:uuid:${UUID}`]) expect(parseUuid(text)).toBeNull();
+    for (const text of ['', 'x', `{${UUID}}`, UUID.replaceAll('-', ''), `${UUID}0`, `urn:uuid:${UUID}`])
+      expect(parseUuid(text)).toBeNull();
   });
 
   test('is made with and without randomUUID, of version 4', () => {

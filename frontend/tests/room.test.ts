@@ -35,7 +35,11 @@ describe('an event', () => {
     const room = received(live, update('82C', { n: 2 }));
     expect(note(room)).toEqual({ uuid: UUID, n: 2 });
     expect(room.cursor).toBe('82C');
-    expect(room.lastChange).toMatchObject({ collection: 'notes', index: 0, changes: [{ path: ['n'], kind: 'changed' }] });
+    expect(room.lastChange).toMatchObject({
+      collection: 'notes',
+      index: 0,
+      changes: [{ path: ['n'], kind: 'changed' }],
+    });
   });
 
   test('that was seen before changes nothing', () => {
@@ -76,7 +80,12 @@ describe('a join that resumes', () => {
   });
 
   test('is replaced by the snapshot when the cursor was too old', () => {
-    const room = joined(live, { role: 'reader', cursor: '82F', resync: 'window', snapshot: { notes: [{ n: 8 }] } });
+    const room = joined(live, {
+      role: 'reader',
+      cursor: '82F',
+      resync: 'window',
+      snapshot: { notes: [{ n: 8 }] },
+    });
     expect(note(room)).toEqual({ n: 8 });
     expect(room.cursor).toBe('82F');
   });

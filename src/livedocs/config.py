@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from livedocs.errors import ConfigurationError
 
 PREFIX = "LIVEDOCS_"
+# Variables of the client commands and of the demo: no settings, and no typing errors either.
+_OTHERS = frozenset({"LIVEDOCS_TOKEN", "LIVEDOCS_DEMO_CLIENT_SECRET"})
 
 
 def _words(value: object) -> object:
@@ -146,7 +148,9 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     problems = [
         f"{name}: there is no such setting"
         for name in sorted(environ)
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in Settings.model_fields
+        if name.startswith(PREFIX)
+        and name not in _OTHERS
+        and name.removeprefix(PREFIX).lower() not in Settings.model_fields
     ]
     values = {
         name: environ[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environ

@@ -35,6 +35,8 @@ export interface LiveOptions {
 /** Codes with which the server says 'not now' instead of 'no'. */
 const PASSING: readonly string[] = ['unavailable', 'auth_unavailable', 'rate_limited', 'timeout'];
 const ASK_AGAIN_MS = 2000;
+/** A socket that lasts this long is one; a server that closes it sooner is not asked again at once. */
+const SETTLED_MS = 5000;
 
 export class LiveClient {
   private state: Connection = { kind: 'idle' };
@@ -45,6 +47,7 @@ export class LiveClient {
   private next: LiveSocket | null = null;
   private session: Session | null = null;
   private retryTimer: Timer = undefined;
+  private settleTimer: Timer = undefined;
   private expiryTimer: Timer = undefined;
   private readonly askTimers = new Set<Timer>();
   private readonly openSocket: OpenSocket;
@@ -98,8 +101,14 @@ export class LiveClient {
     const before = this.state;
     const [state, effects] = step(before, event);
     this.state = state;
+    if (state.kind !== before.kind) this.settle(state);
     for (const effect of effects) this.perform(effect);
     if (state !== before) this.listener.connection(state);
+  }
+
+  private settle(state: Connection): void {
+    clearTimeout(this.settleTimer);
+    if (state.kind === 'live') this.settleTimer = setTimeout(() => this.feed({ kind: 'settled' }), SETTLED_MS);
   }
 
   private perform(effect: Effect): void {
@@ -151,7 +160,8 @@ export class LiveClient {
     clearTimeout(this.expiryTimer);
     const delay = refreshDelay(session, this.now());
     // Past 2^31 a timer fires at once; a session that long will be looked at again before.
-    if (delay !== null && delay < 2 ** 31) this.expiryTimer = setTimeout(() => this.feed({ kind: 'expiring' }), delay);
+    if (delay !== null && delay < 2 ** 31)
+      this.expiryTimer = setTimeout(() => this.feed({ kind: 'expiring' }), delay);
     this.listener.session(session);
   }
 

@@ -11,7 +11,8 @@
 export type Connection =
   | { readonly kind: 'idle' }
   | { readonly kind: 'connecting'; readonly attempt: number }
-  | { readonly kind: 'live'; readonly renewal: 'none' | 'refreshing' | 'replacing' }
+  /** `attempt` is 0 once the connection has held for a while: opening alone is not yet a success. */
+  | { readonly kind: 'live'; readonly renewal: 'none' | 'refreshing' | 'replacing'; readonly attempt: number }
   | { readonly kind: 'checking'; readonly attempt: number }
   | { readonly kind: 'waiting'; readonly attempt: number }
   | { readonly kind: 'refreshing'; readonly attempt: number }
@@ -22,6 +23,8 @@ export type ConnectionEvent =
   | { readonly kind: 'start' }
   | { readonly kind: 'stop' }
   | { readonly kind: 'opened' }
+  /** The socket has been open for some time. */
+  | { readonly kind: 'settled' }
   | { readonly kind: 'failed'; readonly code?: string }
   | { readonly kind: 'closed' }
   | { readonly kind: 'session'; readonly state: 'valid' | 'ended' | 'unreachable' }
@@ -98,7 +101,7 @@ function whileConnecting(state: Connection & { kind: 'connecting' }, event: Conn
   switch (event.kind) {
     case 'opened':
     case 'replaced':
-      return [{ kind: 'live', renewal: 'none' }, []];
+      return [{ kind: 'live', renewal: 'none', attempt: state.attempt + 1 }, []];
     case 'failed':
       if (event.code !== undefined && FINAL.includes(event.code)) {
         return [{ kind: 'refused', code: event.code }, [{ kind: 'close' }]];
@@ -116,8 +119,10 @@ function whileLive(state: Connection & { kind: 'live' }, event: ConnectionEvent)
   switch (event.kind) {
     case 'closed':
       // The socket that was to take over is on its way already.
-      if (state.renewal === 'replacing') return [{ kind: 'connecting', attempt: 0 }, []];
-      return [{ kind: 'checking', attempt: 0 }, [{ kind: 'check' }]];
+      if (state.renewal === 'replacing') return [{ kind: 'connecting', attempt: state.attempt }, []];
+      return [{ kind: 'checking', attempt: state.attempt }, [{ kind: 'check' }]];
+    case 'settled':
+      return [{ ...state, attempt: 0 }, []];
     case 'expiring':
       return state.renewal === 'none' ? [{ ...state, renewal: 'refreshing' }, [{ kind: 'refresh' }]] : [state, []];
     case 'refreshed':

@@ -130,7 +130,12 @@ export class Api {
     return isObject(answer) ? answer : {};
   }
 
-  private async call(method: string, path: string, body?: JsonObject, type = 'application/json'): Promise<unknown> {
+  private async call(
+    method: string,
+    path: string,
+    body?: JsonObject,
+    type = 'application/json',
+  ): Promise<unknown> {
     const headers: Record<string, string> = { Accept: 'application/json, application/problem+json' };
     // A page of another origin cannot send this header without asking first: it shows the request is ours.
     if (method !== 'GET') headers['X-Requested-With'] = 'livedocs';

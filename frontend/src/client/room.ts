@@ -71,7 +71,9 @@ export function revoked(room: Room, reason: string): Room {
 /** After `$resync`; without a snapshot in it, one has to be asked for. */
 export function resynced(room: Room, snapshot: Snapshot | undefined, cursor: Cursor | undefined): Room {
   if (room.membership.kind !== 'live') return room;
-  return snapshot === undefined || cursor === undefined ? { ...room, stale: true } : replaced(room, snapshot, cursor);
+  return snapshot === undefined || cursor === undefined
+    ? { ...room, stale: true }
+    : replaced(room, snapshot, cursor);
 }
 
 /**

@@ -50,7 +50,8 @@ export class SessionKeeper {
         await this.api.refresh();
         return 'renewed';
       } catch (error) {
-        const ended = error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429;
+        const ended =
+          error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429;
         return ended ? 'ended' : 'unreachable';
       }
     });

@@ -28,10 +28,16 @@ export const openSocket: OpenSocket = (events) => {
   const once = (end: () => void): void => {
     if (ended) return;
     ended = true;
+    clearTimeout(deadline);
     end();
     socket.disconnect();
   };
-  socket.on('connect', () => events.opened());
+  // The library's own time-out ends with the WebSocket's opening; the answer to CONNECT has none.
+  const deadline = setTimeout(() => once(() => events.failed()), ACK_TIMEOUT_MS);
+  socket.on('connect', () => {
+    clearTimeout(deadline);
+    events.opened();
+  });
   socket.on('connect_error', (error: Error & { data?: { code?: unknown } }) => {
     const code = error.data?.code;
     once(() => (typeof code === 'string' ? events.failed(code) : events.failed()));
@@ -49,6 +55,7 @@ export const openSocket: OpenSocket = (events) => {
     },
     close() {
       ended = true;
+      clearTimeout(deadline);
       socket.disconnect();
     },
   };

@@ -113,8 +113,16 @@ export class App implements LiveListener {
     switch (cause.kind) {
       case 'joined':
         if (cause.resync !== null) this.activity.note('resync', 'resynchronised', cause.resync);
-        else if (cause.resumed === null) this.activity.note('joined', 'connected', 'Changes appear as they happen.');
-        else this.activity.note('joined', 'reconnected', cause.resumed === 0 ? 'Nothing was missed.' : `${cause.resumed} missed ${cause.resumed === 1 ? 'change follows' : 'changes follow'}.`);
+        else if (cause.resumed === null)
+          this.activity.note('joined', 'connected', 'Changes appear as they happen.');
+        else
+          this.activity.note(
+            'joined',
+            'reconnected',
+            cause.resumed === 0
+              ? 'Nothing was missed.'
+              : `${cause.resumed} missed ${cause.resumed === 1 ? 'change follows' : 'changes follow'}.`,
+          );
         break;
       case 'resync':
         this.activity.note('resync', 'resynchronised', cause.reason);
@@ -273,7 +281,8 @@ export class App implements LiveListener {
 
     const refused = room?.membership.kind === 'refused' && room.membership.code === 'forbidden';
     if (this.fresh) this.create.offer('Create the first document with this UUID; you become its owner.');
-    else if (refused) this.create.offer('Is this a UUID of your own? Create the first document with it; you become its owner.');
+    else if (refused)
+      this.create.offer('Is this a UUID of your own? Create the first document with it; you become its owner.');
     else if (usable && count === 0 && !gone) this.create.offer('There is no document with this UUID yet.');
     else if (role === null || !usable) this.create.close();
 

@@ -43,7 +43,8 @@ export class CreateView {
   /** Shows the form for a further document, in a collection that has none yet. */
   open(taken: readonly string[]): void {
     this.start(Object.keys(COLLECTIONS).filter((name) => !taken.includes(name)));
-    this.intro.textContent = 'Another document with the same UUID, in another collection. Whoever sees one sees both.';
+    this.intro.textContent =
+      'Another document with the same UUID, in another collection. Whoever sees one sees both.';
     this.cancel.hidden = false;
     this.form.focus();
   }

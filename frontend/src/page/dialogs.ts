@@ -27,7 +27,9 @@ export class EditDialog {
 
   open(collection: string, document: JsonObject): void {
     this.collection = collection;
-    this.before = Object.fromEntries(Object.entries(document).filter(([name]) => name !== 'uuid' && name !== '_id'));
+    this.before = Object.fromEntries(
+      Object.entries(document).filter(([name]) => name !== 'uuid' && name !== '_id'),
+    );
     this.title.textContent = `Edit the document in ${collection}`;
     this.meanwhile.hidden = true;
     this.form.show(this.before);

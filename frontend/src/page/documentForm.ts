@@ -2,7 +2,16 @@
 
 import { isObject, sameJson, type Json, type JsonObject } from '../client/json';
 import { h } from './dom';
-import { EMPTY, fieldControl, KINDS, NotAValue, parseJson, textarea, type FieldControl, type FieldKind } from './fieldControl';
+import {
+  EMPTY,
+  fieldControl,
+  KINDS,
+  NotAValue,
+  parseJson,
+  textarea,
+  type FieldControl,
+  type FieldKind,
+} from './fieldControl';
 import { failure } from './words';
 
 type Mode = 'fields' | 'json';
@@ -29,7 +38,10 @@ export class DocumentForm {
   private readonly submit: HTMLButtonElement;
   private readonly modes: readonly HTMLInputElement[];
 
-  constructor(form: HTMLFormElement, private readonly options: FormOptions) {
+  constructor(
+    form: HTMLFormElement,
+    private readonly options: FormOptions,
+  ) {
     this.json = textarea(`${form.id}-json`, '', 'mono');
     this.json.rows = 12;
     this.submit = h('button', { class: 'primary', text: options.submit, attributes: { type: 'submit' } });
@@ -80,7 +92,13 @@ export class DocumentForm {
 
   private modeButton(id: string, mode: Mode, label: string): [HTMLInputElement, HTMLElement] {
     const input = h('input', {
-      attributes: { type: 'radio', name: `${id}-mode`, value: mode, id: `${id}-${mode}-mode`, checked: mode === this.mode },
+      attributes: {
+        type: 'radio',
+        name: `${id}-mode`,
+        value: mode,
+        id: `${id}-${mode}-mode`,
+        checked: mode === this.mode,
+      },
       on: { change: () => this.switchTo(mode) },
     });
     return [input, h('span', {}, input, h('label', { text: label, attributes: { for: input.id } }))];
@@ -125,7 +143,13 @@ export class DocumentForm {
 
   private fieldAdder(id: string): HTMLElement {
     const name = h('input', {
-      attributes: { id: `${id}-new-name`, type: 'text', autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false' },
+      attributes: {
+        id: `${id}-new-name`,
+        type: 'text',
+        autocomplete: 'off',
+        autocapitalize: 'none',
+        spellcheck: 'false',
+      },
     });
     const kind = h('select', { attributes: { id: `${id}-new-kind` } });
     for (const [value, text] of Object.entries(KINDS)) kind.append(h('option', { text, attributes: { value } }));
@@ -155,13 +179,15 @@ export class DocumentForm {
 
   private nameProblem(name: string): string | null {
     if (name === '') return 'The new field needs a name.';
-    if (name.startsWith('$') || name.includes('.')) return 'A field’s name does not start with $ and holds no dot.';
+    if (name.startsWith('$') || name.includes('.'))
+      return 'A field’s name does not start with $ and holds no dot.';
     if (RESERVED.includes(name)) return `${name} is set by the server.`;
     return this.controls.some((control) => control.name === name) ? `There is a field ${name} already.` : null;
   }
 
   private read(): JsonObject {
-    if (this.mode === 'fields') return Object.fromEntries(this.controls.map((control) => [control.name, control.read()]));
+    if (this.mode === 'fields')
+      return Object.fromEntries(this.controls.map((control) => [control.name, control.read()]));
     const value = parseJson(this.json.value, 'This');
     if (!isObject(value)) throw new NotAValue('A document is a JSON object: { … }.');
     return value;

@@ -11,7 +11,11 @@ export interface DocumentActions {
   remove(collection: string): void;
 }
 
-const MARKS = { added: { sign: '+', word: 'new' }, changed: { sign: '•', word: 'changed' }, removed: { sign: '−', word: 'removed' } };
+const MARKS = {
+  added: { sign: '+', word: 'new' },
+  changed: { sign: '•', word: 'changed' },
+  removed: { sign: '−', word: 'removed' },
+};
 const MOST_ROWS = 500;
 const DEEPEST_INDENT = 6;
 /** Changes that come within this time are announced together; a screen reader could not keep up otherwise. */
@@ -52,7 +56,8 @@ export class DocumentsView {
   }
 
   private draw(room: Room, editable: boolean): void {
-    const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset['key'] : undefined;
+    const focused =
+      document.activeElement instanceof HTMLElement ? document.activeElement.dataset['key'] : undefined;
     const cards = [...room.documents].flatMap(([collection, documents]) =>
       documents.map((document, index) => this.card(room, collection, document, index, editable)),
     );
@@ -69,8 +74,15 @@ export class DocumentsView {
     }
   }
 
-  private card(room: Room, collection: string, document: JsonObject, index: number, editable: boolean): HTMLElement {
-    const last = room.lastChange?.collection === collection && room.lastChange.index === index ? room.lastChange : null;
+  private card(
+    room: Room,
+    collection: string,
+    document: JsonObject,
+    index: number,
+    editable: boolean,
+  ): HTMLElement {
+    const last =
+      room.lastChange?.collection === collection && room.lastChange.index === index ? room.lastChange : null;
     const rows = rowsOf(document, last?.op === 'insert' ? [] : (last?.changes ?? []));
     const key = `${collection}/${index}`;
     const shown = this.showAll.has(key) ? rows : rows.slice(0, MOST_ROWS);
@@ -114,13 +126,19 @@ export function clock(at: string): string {
 }
 
 function table(collection: string, rows: readonly Row[]): HTMLElement {
-  const heads = ['Field', 'Value', 'Last change'].map((text) => h('th', { text, attributes: { scope: 'col', role: 'columnheader' } }));
+  const heads = ['Field', 'Value', 'Last change'].map((text) =>
+    h('th', { text, attributes: { scope: 'col', role: 'columnheader' } }),
+  );
   return h(
     'table',
     // The roles are said again because a narrow screen lays the rows out as blocks, which ends a table's own roles.
     { class: 'fields', attributes: { role: 'table' } },
     h('caption', { class: 'visually-hidden', text: `Fields of the document in ${collection}` }),
-    h('thead', { class: 'visually-hidden', attributes: { role: 'rowgroup' } }, h('tr', { attributes: { role: 'row' } }, ...heads)),
+    h(
+      'thead',
+      { class: 'visually-hidden', attributes: { role: 'rowgroup' } },
+      h('tr', { attributes: { role: 'row' } }, ...heads),
+    ),
     h('tbody', { attributes: { role: 'rowgroup' } }, ...rows.map(tableRow)),
   );
 }
@@ -136,15 +154,29 @@ function tableRow(row: Row): HTMLElement {
     },
     h(
       'th',
-      { class: `name indent-${Math.min(row.depth, DEEPEST_INDENT)}`, attributes: { scope: 'row', role: 'rowheader' } },
+      {
+        class: `name indent-${Math.min(row.depth, DEEPEST_INDENT)}`,
+        attributes: { scope: 'row', role: 'rowheader' },
+      },
       parent.length > 0 ? hiddenText(parent.join('')) : null,
       row.name,
     ),
-    h('td', { class: `value type-${row.type}`, attributes: { role: 'cell' } }, row.mark === 'removed' ? h('del', { text: row.value }) : shownValue(row)),
+    h(
+      'td',
+      { class: `value type-${row.type}`, attributes: { role: 'cell' } },
+      row.mark === 'removed' ? h('del', { text: row.value }) : shownValue(row),
+    ),
     h(
       'td',
       { class: 'change', attributes: { role: 'cell' } },
-      mark === null ? null : h('span', { class: 'badge' }, h('span', { text: mark.sign, attributes: { 'aria-hidden': 'true' } }), mark.word),
+      mark === null
+        ? null
+        : h(
+            'span',
+            { class: 'badge' },
+            h('span', { text: mark.sign, attributes: { 'aria-hidden': 'true' } }),
+            mark.word,
+          ),
     ),
   );
 }

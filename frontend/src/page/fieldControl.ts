@@ -67,7 +67,8 @@ function controlOf(id: string, name: string, kind: FieldKind, value: Json): [HTM
         input,
         () => {
           const number = Number(input.value);
-          if (input.value.trim() === '' || !Number.isFinite(number)) throw new NotAValue(`${name} is not a number.`);
+          if (input.value.trim() === '' || !Number.isFinite(number))
+            throw new NotAValue(`${name} is not a number.`);
           return number;
         },
       ];
@@ -87,7 +88,10 @@ function controlOf(id: string, name: string, kind: FieldKind, value: Json): [HTM
 
 export function textarea(id: string, value: string, kind: string): HTMLTextAreaElement {
   const rows = Math.min(16, Math.max(3, value.split('\n').length));
-  const area = h('textarea', { class: kind, attributes: { id, rows: String(rows), spellcheck: kind === '' ? 'true' : 'false' } });
+  const area = h('textarea', {
+    class: kind,
+    attributes: { id, rows: String(rows), spellcheck: kind === '' ? 'true' : 'false' },
+  });
   area.value = value;
   return area;
 }

@@ -22,7 +22,9 @@ function special(value: JsonObject): string {
   const content = name === undefined ? null : (value[name] as Json);
   if (name === '$date' && typeof content === 'string') {
     const at = new Date(content);
-    return Number.isNaN(at.valueOf()) ? content : at.toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+    return Number.isNaN(at.valueOf())
+      ? content
+      : at.toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
   }
   if (name === '$binary' && isObject(content) && typeof content['base64'] === 'string') {
     const base64 = content['base64'];

@@ -77,7 +77,12 @@ export class SharingView {
     return h(
       'li',
       { class: 'grant', attributes: { 'data-subject': grant.subject } },
-      h('span', { class: 'grant-who' }, h('strong', { text: name }), h('span', { class: 'muted small', text: own ? 'you' : kind })),
+      h(
+        'span',
+        { class: 'grant-who' },
+        h('strong', { text: name }),
+        h('span', { class: 'muted small', text: own ? 'you' : kind }),
+      ),
       h('span', { class: `tag role-${grant.role}`, text: ROLE_WORDS[grant.role] ?? grant.role }),
       h('span', { class: 'muted small grant-end', text: end }),
       // Nobody takes away their own access by a slip.
@@ -128,7 +133,8 @@ export class SharingView {
   /** The chosen end as RFC 3339 text, null for none, undefined when what was chosen is no end. */
   private end(): string | null | undefined {
     if (this.until.value === '') return null;
-    const at = this.until.value === 'custom' ? Date.parse(this.custom.value) : Date.now() + Number(this.until.value) * 1000;
+    const at =
+      this.until.value === 'custom' ? Date.parse(this.custom.value) : Date.now() + Number(this.until.value) * 1000;
     return Number.isNaN(at) || at <= Date.now() ? undefined : new Date(at).toISOString();
   }
 

@@ -47,7 +47,8 @@ export function stateOf(connection: Connection, room: Room | null, fresh = false
       return {
         name: 'expired',
         title: 'Session expired',
-        detail: room === null ? 'Log in again to go on.' : 'What you see is no longer updated. Log in again to go on.',
+        detail:
+          room === null ? 'Log in again to go on.' : 'What you see is no longer updated. Log in again to go on.',
       };
     case 'refused':
       return { name: 'refused', title: 'Refused', detail: refusal(connection.code) };
@@ -147,7 +148,11 @@ export function fieldsOf({ data, meta }: ChangeEvent): string[] {
 const MOST_NAMED = 5;
 
 /** A change as a screen reader says it. */
-export function announcement(collection: string, op: ChangeEvent['meta']['op'], changes: readonly Change[]): string {
+export function announcement(
+  collection: string,
+  op: ChangeEvent['meta']['op'],
+  changes: readonly Change[],
+): string {
   const start = `Document in ${collection} ${opInPast(op)}`;
   if (op === 'insert' || op === 'delete' || changes.length === 0) return `${start}.`;
   const named = changes.slice(0, MOST_NAMED).map(({ path, kind }) => `${path.join('.')} ${kind}`);

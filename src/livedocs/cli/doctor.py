@@ -86,7 +86,7 @@ async def _mongodb(settings: Settings) -> AsyncIterator[Finding]:
                 name = check.__name__.strip("_").replace("_", " ")
                 yield Finding(
                     f"{name}: {redact(str(error)).split(', full error', 1)[0]}",
-                    "give the server's MongoDB user the roles that docs/operations.md lists",
+                    "give the server's MongoDB user the roles that ops/README.md lists",
                 )
     finally:
         await client.close()
