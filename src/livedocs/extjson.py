@@ -128,7 +128,11 @@ def _regex(pattern: str | bytes, flags: int) -> dict[str, Any]:
 
 
 def _code(value: Code) -> dict[str, Any]:
-    return {"$code": str(value)} if value.scope is None else {"$code": str(value), "$scope": value.scope}
+    return (
+        {"$code": str(value)}
+        if value.scope is None
+        else {"$code": str(value), "$scope": _exact(dict(value.scope))}
+    )
 
 
 _ENCODERS: dict[type, Callable[[Any], Any]] = {
@@ -143,7 +147,7 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
     Regex: lambda value: _regex(value.pattern, value.flags),
     re.Pattern: lambda value: _regex(value.pattern, value.flags),
     Code: _code,
-    DBRef: lambda value: dict(value.as_doc()),
+    DBRef: lambda value: _exact(dict(value.as_doc())),
     MinKey: lambda _: {"$minKey": 1},
     MaxKey: lambda _: {"$maxKey": 1},
     str: str.__str__,
@@ -181,7 +185,7 @@ def _special(value: dict[str, Any]) -> Any:
     if not value.keys() <= _TYPES:
         return {name: _typed(item) for name, item in value.items()}
     try:
-        result = json_util.object_hook(value, _DECODE)
+        result = json_util.object_hook({name: _typed(item) for name, item in value.items()}, _DECODE)
     except (BSONError, ValueError, TypeError, KeyError, OverflowError, ArithmeticError) as error:
         raise InvalidJson(f"Not a value of Extended JSON: {sorted(value)}.") from error
     return result

@@ -32,6 +32,7 @@ class DocumentChange:
         txn: the same string for every event of one transaction, None outside of one.
         raw: the event as MongoDB sent it, BSON; decoded again only when somebody is there to read it.
         whole: for an update that moved the document into this room, the document as the update left it.
+        doubtful: whether a path of an update could mean two things; then nobody is sent the update itself.
     """
 
     token: str
@@ -44,6 +45,7 @@ class DocumentChange:
     txn: str | None
     raw: bytes
     whole: bytes | None = None
+    doubtful: bool = False
 
     @property
     def size(self) -> int:

@@ -215,7 +215,45 @@ def _placed(item: Unresolved, uuid: UUID | None, op: Op, whole: bytes | None = N
         txn=_transaction(event),
         raw=item.raw,
         whole=whole,
+        doubtful=whole is None and op == "update" and ambiguous(event),
     )
+
+
+def ambiguous(event: Mapping[str, Any]) -> bool:
+    """Whether a path of an update may name a field whose own name has a dot.
+
+    MongoDB tells from 6.1 on (`disambiguatedPaths`). Before, only the pre-image can: a name with a dot in it, or a
+    path whose way does not exist there.
+    """
+    description = event["updateDescription"]
+    precise = description.get("disambiguatedPaths")
+    if precise is not None:
+        return any(isinstance(step, str) and "." in step for steps in precise.values() for step in steps)
+    before = event.get("fullDocumentBeforeChange")
+    if before is None:
+        return False
+    paths = [
+        *description.get("updatedFields", ()),
+        *(description.get("removedFields") or ()),
+        *(item["field"] for item in description.get("truncatedArrays") or ()),
+    ]
+    return any("." in path and not _unmistakable(before, path) for path in paths)
+
+
+def _unmistakable(document: Any, path: str) -> bool:
+    """Whether the path can only mean steps into nested values, seen from the document before the update."""
+    first, dot, rest = path.partition(".")
+    if isinstance(document, list):
+        return first.isdigit() and (
+            not dot or int(first) >= len(document) or _unmistakable(document[int(first)], rest)
+        )
+    if not isinstance(document, Mapping):
+        return False
+    if any("." in name and (path == name or path.startswith(name + ".")) for name in document):
+        return False
+    if not dot:
+        return True
+    return isinstance(document.get(first), Mapping | list) and _unmistakable(document[first], rest)
 
 
 def _wall(event: Mapping[str, Any]) -> datetime:

@@ -69,6 +69,9 @@ class Resolver:
                 changes.extend(self._settle(item, found))
             else:
                 changes.append(item)
+        # Only now: what the batch relies on must last to its end.
+        while len(self._known) > self._capacity:
+            self._known.popitem(last=False)
         return changes
 
     async def _find(self, batch: Sequence[Change | Unresolved]) -> dict[_DocumentKey, UUID]:
@@ -115,5 +118,3 @@ class Resolver:
     def _remember(self, key: _DocumentKey, uuid: UUID | None) -> None:
         self._known[key] = uuid
         self._known.move_to_end(key)
-        if len(self._known) > self._capacity:
-            self._known.popitem(last=False)

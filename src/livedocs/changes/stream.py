@@ -229,6 +229,8 @@ class Stream:
             full_document_before_change="whenAvailable" if self._images else None,
             max_await_time_ms=AWAIT_MS,
             batch_size=BATCH,
+            # From 6.1 on, updates then say which of their paths are ambiguous.
+            show_expanded_events=True,
             **where,
         )
 

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import bson
+from bson import ObjectId, Timestamp
+
+from livedocs.changes.normalise import CODEC, Unresolved
+from livedocs.changes.resolver import Resolver, identity
+from livedocs.model import Tenant
+
+TENANT = Tenant("acme", "acme_db", {"notes": "_id", "test": "uuid"})
+
+
+class Finder:
+    """Knows the documents it is given, and remembers what it was asked."""
+
+    def __init__(self, known: dict[Any, UUID] | None = None) -> None:
+        self.known = known or {}
+        self.asked: list[list[Any]] = []
+
+    async def uuids(self, tenant: Tenant, collection: str, ids: Any) -> dict[bytes, UUID]:
+        assert (tenant, collection) == (TENANT, "test")
+        self.asked.append(list(ids))
+        return {identity(one): self.known[one] for one in ids if one in self.known}
+
+
+def event(
+    op: str,
+    document_id: Any,
+    *,
+    collection: str = "test",
+    uuid: UUID | None = None,
+    before: UUID | None = None,
+    settled: bool | None = None,
+    changed: dict[str, Any] | None = None,
+) -> Unresolved:
+    change = {
+        "_id": {"_data": "82" + "0" * 16},
+        "clusterTime": Timestamp(1, 1),
+        "documentKey": {"_id": document_id},
+        "fullDocument": {"_id": document_id, "uuid": uuid},
+        "updateDescription": {"updatedFields": changed or {}, "removedFields": [], "truncatedArrays": []},
+    }
+    known = uuid is not None if settled is None else settled
+    raw = bson.encode(change, codec_options=CODEC)
+    return Unresolved(TENANT, collection, op, change, raw, uuid, before, known)
+
+
+async def rooms(resolver: Resolver, *events: Unresolved) -> list[tuple[str, UUID]]:
+    return [(change.op, change.room.uuid) for change in await resolver.resolve(events)]
+
+
+async def test_what_an_insert_said_serves_the_updates_and_the_delete_behind_it():
+    finder, uuid, own = Finder(), uuid4(), ObjectId()
+    resolver = Resolver(finder)
+    assert await rooms(resolver, event("insert", own, uuid=uuid), event("update", own)) == [
+        ("insert", uuid),
+        ("update", uuid),
+    ]
+    assert await rooms(resolver, event("delete", own)) == [("delete", uuid)]
+    assert finder.asked == []
+
+
+async def test_the_pre_image_serves_where_nothing_was_remembered():
+    finder, uuid = Finder(), uuid4()
+    assert await rooms(Resolver(finder), event("delete", 1, before=uuid)) == [("delete", uuid)]
+    assert finder.asked == []
+
+
+async def test_the_rest_of_a_batch_is_looked_up_together():
+    ids = [ObjectId() for _ in range(5)]
+    known = {one: uuid4() for one in ids[:4]}
+    finder = Finder(known)
+    resolver = Resolver(finder)
+    found = await rooms(resolver, *(event("update", one) for one in (*ids, *ids)))
+    assert found == [("update", known[one]) for one in (*ids[:4], *ids[:4])]
+    assert finder.asked == [ids]
+    assert resolver.take_dropped() == 2
+    assert resolver.take_dropped() == 0
+
+
+async def test_a_delete_that_nothing_explains_is_dropped_and_counted_never_guessed():
+    finder = Finder({1: uuid4()})
+    resolver = Resolver(finder)
+    assert await rooms(resolver, event("delete", 1)) == []
+    assert finder.asked == []
+    assert resolver.take_dropped() == 1
+
+
+async def test_after_missed_events_nothing_remembered_is_trusted():
+    finder, old, new = Finder(), uuid4(), uuid4()
+    resolver = Resolver(finder)
+    await resolver.resolve([event("insert", 1, uuid=old)])
+    resolver.forget()
+    finder.known[1] = new
+    assert await rooms(resolver, event("update", 1)) == [("update", new)]
+
+
+async def test_a_document_that_changes_its_uuid_is_remembered_with_the_new_one():
+    old, new = uuid4(), uuid4()
+    resolver = Resolver(Finder())
+    await resolver.resolve([event("insert", 1, uuid=old)])
+    moved = event("update", 1, uuid=new, changed={"uuid": new})
+    assert await rooms(resolver, moved, event("update", 1)) == [("delete", old), ("update", new), ("update", new)]
+
+
+async def test_a_document_created_again_under_the_same_id_is_another_one():
+    first, second = uuid4(), uuid4()
+    resolver = Resolver(Finder())
+    batch = [
+        event("insert", 1, uuid=first),
+        event("delete", 1),
+        event("insert", 1, uuid=second),
+        event("update", 1),
+    ]
+    assert await rooms(resolver, *batch) == [
+        ("insert", first),
+        ("delete", first),
+        ("insert", second),
+        ("update", second),
+    ]
+
+
+async def test_the_memory_is_bounded_and_gives_up_the_oldest():
+    finder = Finder()
+    resolver = Resolver(finder, capacity=2)
+    uuids = [uuid4() for _ in range(3)]
+    await resolver.resolve([event("insert", number, uuid=uuid) for number, uuid in enumerate(uuids)])
+    finder.known[0] = uuids[0]
+    found = await rooms(resolver, *(event("update", number) for number in range(3)))
+    assert found == [("update", uuid) for uuid in uuids]
+    assert finder.asked == [[0]]
+
+
+async def test_any_id_can_be_remembered_a_document_among_them():
+    uuid, own = uuid4(), {"a": [1, {"b": 2}]}
+    resolver = Resolver(Finder())
+    found = await rooms(resolver, event("insert", own, uuid=uuid), event("delete", own))
+    assert found == [("insert", uuid), ("delete", uuid)]
+
+
+async def test_documents_keyed_by_id_need_no_memory():
+    finder, uuid = Finder(), uuid4()
+    resolver = Resolver(finder)
+    named = event("delete", uuid, collection="notes", uuid=uuid, before=uuid)
+    nameless = event("delete", "text", collection="notes", settled=True)
+    assert await rooms(resolver, named, nameless) == [("delete", uuid)]
+    assert resolver.take_dropped() == 1
