@@ -1,11 +1,12 @@
 # The two commands: `make demo` and `make test`. Both do all set-up first; a second run finds it done.
 #
 #   make demo [PORT=8000] [OAUTH_PORT=PORT+1] [MONGO_PORT=PORT+2] [FRESH=1]
+#   make soak [DURATION=600] [SEED=1] [ROUND=n]
 
 # Given on the command line or in the environment; scripts/demo has the defaults.
 export PORT OAUTH_PORT MONGO_PORT FRESH
 
-.PHONY: help setup demo test lint fmt lock clean
+.PHONY: help setup demo test soak lint fmt lock clean
 
 help:
 	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
@@ -17,6 +18,11 @@ demo:
 ## make test    set up, check and run every test
 test:
 	@scripts/test
+
+## make soak    a long run under random faults; pictures and figures in .cache/soak: DURATION=3600 SEED=7 (ROUND=2)
+soak: setup
+	@.venv/bin/python scripts/leaves_nothing.py .venv/bin/python tests/faults/soak.py \
+	  --duration $(or $(DURATION),600) --seed $(or $(SEED),1) $(if $(ROUND),--round $(ROUND))
 
 ## make setup   only the set-up, for development
 setup:

@@ -44,7 +44,7 @@ def _setting(item: tuple[str, FieldInfo]) -> Sequence[str]:
 
 
 def _literal(value: Any) -> str:
-    if value is None or value in ("", ()):
+    if value is None or value in ("", (), SecretStr("")):
         return "empty"
     return (
         f"`{' '.join(value) if isinstance(value, tuple) else f'{value:g}' if isinstance(value, float) else value}`"

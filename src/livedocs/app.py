@@ -23,10 +23,11 @@ from hypercorn.typing import ASGIFramework
 from prometheus_client import make_asgi_app
 from quart import Quart
 
+from livedocs.access import tokens
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.gate import Gate
-from livedocs.access.introspection import Introspector
 from livedocs.access.issuer import Issuer
+from livedocs.access.limits import Limits
 from livedocs.access.oauth import LoginClient
 from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
@@ -38,20 +39,26 @@ from livedocs.errors import LivedocsError, NotFound, Unavailable
 from livedocs.http import app as http_app
 from livedocs.http.caller import client_address
 from livedocs.http.problems import problem
+from livedocs.live.ends import noting
 from livedocs.live.fanout import Fanout
 from livedocs.live.joins import Joins
 from livedocs.live.rooms import Rooms
+from livedocs.live.roster import Roster
 from livedocs.live.sessions import Sessions
 from livedocs.live.slow import SlowSockets
 from livedocs.live.sockets import Receive, Scope, Send, Sockets
 from livedocs.live.timers import TimerWheel
+from livedocs.store.batches import Batches
 from livedocs.store.connection import connect, connect_raw
+from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
+from livedocs.store.journal import Journal
 from livedocs.store.lookups import Lookups
 from livedocs.store.processes import Process, Processes
 from livedocs.store.snapshots import Snapshots
 from livedocs.store.tenants import TenantDirectory, Tenants
+from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics, configure_logging, get_logger
 
 log = get_logger(__name__)
@@ -122,11 +129,12 @@ class Server:
         self.metrics = metrics = Metrics()
         self._client = connect(settings)
         self._stream_client = connect_raw(settings)
-        self._directory = TenantDirectory(Tenants(self._client, settings.control_database))
+        self._registry = Tenants(self._client, settings.control_database)
+        self._directory = TenantDirectory(self._registry)
         self._issuer = Issuer(settings, now=_now)
-        self._introspector = Introspector(settings, self._issuer, metrics, now=_now)
+        self._tokens = tokens.of(settings, self._issuer, metrics, now=_now)
         self._login = LoginClient(settings, self._issuer, now=_now)
-        authenticator = Authenticator(self._introspector, self._directory, secure=settings.secure)
+        authenticator = Authenticator(self._tokens, self._directory, secure=settings.secure)
         self._wire_changes(metrics)
         self._sessions = Sessions(
             authenticator,
@@ -145,6 +153,8 @@ class Server:
             clock=loop.time,
         )
         edge = Edge(settings.trusted_proxies)
+        self._journal = Journal(self._client, settings.control_database)
+        self._limits = Limits(settings, metrics, clock=loop.time)
         self._sockets = Sockets(
             settings,
             authenticator=authenticator,
@@ -153,7 +163,9 @@ class Server:
             sessions=self._sessions,
             wheel=self._wheel,
             edge=edge,
+            limits=self._limits,
             metrics=metrics,
+            ended=noting(self._journal.note),
         )
         self.asgi = Front(self._http(authenticator), self._sockets, edge)
 
@@ -179,7 +191,7 @@ class Server:
             tenants_changed=self._tenants_changed,
             metrics=metrics,
         )
-        process = Process(uuid4().hex, platform.node(), os.getpid(), "")
+        self._process = process = Process(uuid4().hex, platform.node(), os.getpid(), "")
         self._processes = Processes(self._client, settings.control_database)
         self._lease = Lease(
             self._feed,
@@ -207,12 +219,19 @@ class Server:
                 tenants=self._directory,
                 documents=Documents(self._client, settings.control_database),
                 grants=Grants(self._client, settings.control_database),
+                batches=Batches(self._client, settings.control_database),
                 processes=self._processes,
+                roster=Roster(self._process, self._sockets, self._fanout.rooms, self.metrics),
+                registry=self._registry,
+                deletions=Deletions(self._client, settings.control_database),
+                trail=Trail(self._client, settings.control_database),
                 login=self._login,
+                limits=self._limits,
+                note=self._journal.note,
                 probes={
                     "mongodb": self._mongodb_reachable,
                     "stream": self._stream_current,
-                    "introspection": self._introspector.reachable,
+                    "introspection": self._tokens.reachable,
                 },
                 on_logout=lambda token_id: self._sessions.close(token_id, "logout"),
                 now=_now,
@@ -251,8 +270,9 @@ class Server:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._client.close)
             stack.push_async_callback(self._stream_client.close)
+            stack.push_async_callback(self._journal.aclose)
             stack.push_async_callback(self._issuer.aclose)
-            stack.push_async_callback(self._introspector.aclose)
+            stack.push_async_callback(self._tokens.aclose)
             stack.push_async_callback(self._login.aclose)
             stack.push_async_callback(self._joins.aclose)
             stack.push_async_callback(self._sessions.aclose)
@@ -266,6 +286,7 @@ class Server:
                 asyncio.create_task(self._lease.run(), name="lease"),
                 asyncio.create_task(self._wheel.run(), name="timers"),
                 asyncio.create_task(self._slow.run(), name="slow sockets"),
+                asyncio.create_task(self._journal.run(), name="journal"),
             ]
             if settings.metrics_bind:
                 metrics_app = _http_only(make_asgi_app(self.metrics.registry))

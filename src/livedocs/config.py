@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -21,6 +26,10 @@ from livedocs.errors import ConfigurationError
 PREFIX = "LIVEDOCS_"
 # Variables of the client commands and of the demo: no settings, and no typing errors either.
 _OTHERS = frozenset({"LIVEDOCS_TOKEN", "LIVEDOCS_DEMO_CLIENT_SECRET"})
+
+
+ASYMMETRIC = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+"""Signature algorithms. With HMAC, whoever knows the public key could sign (RFC 8725, 2.1)."""
 
 
 def _words(value: object) -> object:
@@ -62,10 +71,29 @@ class Settings(BaseSettings):
     # OAuth
     oauth_issuer: str = Field(description="Issuer of the access tokens; discovery starts here.")
     oauth_client_id: str = Field(description="This server's client id at the issuer.")
-    oauth_client_secret: SecretStr = Field(description="This server's client secret at the issuer.")
+    oauth_client_secret: SecretStr = Field(
+        SecretStr(""),
+        description="This server's client secret at the issuer; required unless it proves itself with a key.",
+    )
+    oauth_client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = Field(
+        "client_secret_basic", description="How this server proves to the issuer who it is."
+    )
+    oauth_client_key_file: Path | None = Field(
+        None, description="Private key (PEM: RSA, EC or Ed25519) for `private_key_jwt`."
+    )
+    oauth_client_key_id: str = Field("", description="The `kid` under which the issuer knows that key.")
     oauth_audience: str = Field(description="The audience (`aud`) an access token must be meant for.")
     oauth_introspection_url: str = Field(
         "", description="Introspection endpoint (RFC 7662); found by discovery when empty."
+    )
+    oauth_mode: Literal["introspect", "jwt", "jwt+introspect"] = Field(
+        "introspect",
+        description="How access tokens are checked: by asking the issuer (RFC 7662); here, by their signature "
+        "(RFC 9068), which cannot see a revocation; or here at once and by asking as well.",
+    )
+    oauth_jwks_url: str = Field("", description="The issuer's key set (RFC 7517); found by discovery when empty.")
+    oauth_algorithms: Words = Field(
+        ("RS256", "PS256", "ES256", "EdDSA"), description="Signature algorithms that an access token may have."
     )
     oauth_scopes: Words = Field(("openid", "offline_access"), description="Scopes that a browser login asks for.")
     oauth_tenant_claim: str = Field("tenant", description="Path of the claim that names the tenant, dots between.")
@@ -97,6 +125,8 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(65536, ge=4096, le=2**20, description="Largest WebSocket message taken.")
     max_sockets: int = Field(20000, ge=1, description="Most sockets of one process.")
     max_sockets_per_user: int = Field(50, ge=1, description="Most sockets of one user in one process.")
+    max_sockets_per_tenant: int = Field(10000, ge=1, description="Most sockets of one tenant in one process.")
+    max_sockets_per_address: int = Field(2000, ge=1, description="Most sockets of one address in one process.")
     max_waiting_sockets: int = Field(
         200, ge=0, description="Most sockets of one process that are accepted but not yet authenticated."
     )
@@ -108,6 +138,46 @@ class Settings(BaseSettings):
     socket_queue_messages: int = Field(1000, ge=10, description="Most messages waiting for one slow socket.")
     socket_stall_timeout: float = Field(
         30.0, gt=0, description="Time without progress after which a slow socket is disconnected."
+    )
+
+    limit_burst: float = Field(
+        10.0, ge=1, le=600, description="Seconds' worth of a `LIMIT_` rate that may come at once after a rest."
+    )
+    limit_handshakes_per_address: float = Field(
+        100.0, ge=0, description="WebSocket handshakes of one address per second and process; 0 for no limit."
+    )
+    limit_handshakes_per_user: float = Field(
+        10.0, ge=0, description="WebSocket handshakes of one user per second and process; 0 for no limit."
+    )
+    limit_handshakes_per_tenant: float = Field(
+        500.0, ge=0, description="WebSocket handshakes of one tenant per second and process; 0 for no limit."
+    )
+    limit_joins_per_address: float = Field(
+        1000.0, ge=0, description="Rooms joined of one address per second and process; 0 for no limit."
+    )
+    limit_joins_per_user: float = Field(
+        200.0, ge=0, description="Rooms joined of one user per second and process; 0 for no limit."
+    )
+    limit_joins_per_tenant: float = Field(
+        5000.0, ge=0, description="Rooms joined of one tenant per second and process; 0 for no limit."
+    )
+    limit_events_per_address: float = Field(
+        1000.0, ge=0, description="Events from sockets of one address per second and process; 0 for no limit."
+    )
+    limit_events_per_user: float = Field(
+        100.0, ge=0, description="Events from sockets of one user per second and process; 0 for no limit."
+    )
+    limit_events_per_tenant: float = Field(
+        5000.0, ge=0, description="Events from sockets of one tenant per second and process; 0 for no limit."
+    )
+    limit_requests_per_address: float = Field(
+        500.0, ge=0, description="HTTP requests of one address per second and process; 0 for no limit."
+    )
+    limit_requests_per_user: float = Field(
+        100.0, ge=0, description="HTTP requests of one user per second and process; 0 for no limit."
+    )
+    limit_requests_per_tenant: float = Field(
+        2000.0, ge=0, description="HTTP requests of one tenant per second and process; 0 for no limit."
     )
 
     @classmethod
@@ -126,6 +196,16 @@ class Settings(BaseSettings):
     def public_origin(self) -> str:
         """The origin (RFC 6454) of the public URL."""
         return self.public_url.rstrip("/")
+
+    @property
+    def oauth_client_key(self) -> bytes:
+        """The private key of `private_key_jwt`, as the file has it; empty without one."""
+        return self.oauth_client_key_file.read_bytes() if self.oauth_client_key_file is not None else b""
+
+    @property
+    def login_secret(self) -> bytes:
+        """What every process of a deployment knows and nobody else: seals the cookie of a login under way."""
+        return self.oauth_client_secret.get_secret_value().encode() or self.oauth_client_key
 
     @property
     def origins(self) -> frozenset[str]:
@@ -158,9 +238,15 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     try:
         settings = Settings(**{**values, **overrides})
     except ValidationError as error:
-        for item in error.errors(include_input=False, include_url=False):
-            name = str(item["loc"][0]) if item["loc"] else "settings"
-            problems.append(f"{PREFIX}{name.upper()}: {_complaint(item['type'], item['msg'])}")
+        found = {
+            str(item["loc"][0]) if item["loc"] else "settings": _complaint(item["type"], item["msg"])
+            for item in error.errors(include_input=False, include_url=False)
+        }
+        given = {**values, **overrides}
+        if "oauth_client_secret" not in given and given.get("oauth_client_auth") != "private_key_jwt":
+            found["oauth_client_secret"] = _complaint("missing", "")
+        order = [*Settings.model_fields, "settings"]
+        problems += [f"{PREFIX}{name.upper()}: {found[name]}" for name in sorted(found, key=order.index)]
         raise ConfigurationError(problems) from None
     problems += _unsafe(settings)
     if problems:
@@ -196,6 +282,32 @@ def _url_problem(value: str, *, path_allowed: bool) -> str | None:
     return None
 
 
+def _client_problem(settings: Settings) -> str | None:
+    """What is wrong with the way in which this server proves itself to the issuer, or None."""
+    if settings.oauth_client_auth != "private_key_jwt":
+        missing = not settings.oauth_client_secret.get_secret_value().strip()
+        return f"{PREFIX}OAUTH_CLIENT_SECRET: is required" if missing else None
+    complaint = _key_complaint(settings)
+    return f"{PREFIX}OAUTH_CLIENT_KEY_FILE: {complaint}" if complaint else None
+
+
+def _key_complaint(settings: Settings) -> str | None:
+    if settings.oauth_client_key_file is None:
+        return "is required with private_key_jwt"
+    try:
+        key = load_pem_private_key(settings.oauth_client_key, password=None)
+    except OSError:
+        return "cannot be read"
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return "is not an unencrypted private key in PEM"
+    good = (
+        isinstance(key, Ed25519PrivateKey)
+        or (isinstance(key, RSAPrivateKey) and key.key_size >= 2048)
+        or (isinstance(key, EllipticCurvePrivateKey) and key.curve.name in {"secp256r1", "secp384r1", "secp521r1"})
+    )
+    return None if good else "is neither RSA (2048 bits or more), P-256 to P-521 nor Ed25519"
+
+
 def _unsafe(settings: Settings) -> list[str]:
     """Settings that parse but would put someone at risk."""
     problems = []
@@ -203,6 +315,7 @@ def _unsafe(settings: Settings) -> list[str]:
         ("public_url", False),
         ("oauth_issuer", True),
         ("oauth_introspection_url", True),
+        ("oauth_jwks_url", True),
     ):
         value = getattr(settings, name)
         complaint = _url_problem(value, path_allowed=path_allowed) if value else None
@@ -224,9 +337,13 @@ def _unsafe(settings: Settings) -> list[str]:
     ]
     problems += [
         f"{PREFIX}{name.upper()}: is empty"
-        for name in ("mongodb_uri", "oauth_client_secret")
+        for name in ("mongodb_uri",)
         if not getattr(settings, name).get_secret_value().strip()
     ]
+    if not settings.oauth_algorithms or not ASYMMETRIC.issuperset(settings.oauth_algorithms):
+        problems.append(f"{PREFIX}OAUTH_ALGORITHMS: must be one or more of {' '.join(sorted(ASYMMETRIC))}")
+    client_problem = _client_problem(settings)
+    problems += [client_problem] if client_problem else []
     if settings.metrics_bind and settings.metrics_bind == settings.bind:
         problems.append(f"{PREFIX}METRICS_BIND: must not be the public listener")
     if settings.frontend_dir is not None and not (settings.frontend_dir / "index.html").is_file():

@@ -124,6 +124,15 @@ class Metrics:
         self.introspection_seconds = Histogram(
             "livedocs_introspection_seconds", "Time of an introspection call", registry=registry
         )
+        self.token_checks = Counter(
+            "livedocs_token_checks", "Access tokens checked by signature, by result", ["result"], registry=registry
+        )
+        self.rate_limited = Counter(
+            "livedocs_rate_limited",
+            "What came too fast and was refused, by kind and by whose limit",
+            ["kind", "scope"],
+            registry=registry,
+        )
         self.requests = Counter(
             "livedocs_http_requests",
             "HTTP requests, by method and status",

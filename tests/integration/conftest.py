@@ -15,11 +15,14 @@ from livedocs.access.oauth import LoginClient
 from livedocs.access.principal import Principal
 from livedocs.errors import InvalidToken
 from livedocs.http.app import Services, build
+from livedocs.store.batches import Batches
 from livedocs.store.connection import connect
+from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
 from livedocs.store.processes import Processes
 from livedocs.store.tenants import TenantDirectory, Tenants
+from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics
 
 
@@ -155,7 +158,11 @@ def start_api(mongo, deployment):
                     "tenants": directory,
                     "documents": Documents(mongo, settings.control_database),
                     "grants": Grants(mongo, settings.control_database),
+                    "batches": Batches(mongo, settings.control_database),
                     "processes": Processes(mongo, settings.control_database),
+                    "registry": Tenants(mongo, settings.control_database),
+                    "deletions": Deletions(mongo, settings.control_database),
+                    "trail": Trail(mongo, settings.control_database),
                     "login": LoginClient(settings, issuer, now=lambda: datetime.now(UTC)),
                     **services,
                 }

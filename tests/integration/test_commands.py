@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pymongo import MongoClient
 
+from livedocs.cli import repositories
 from livedocs.cli.doctor import Finding, introspection_finding, oplog_finding, topology_finding, version_finding
 from livedocs.demo.mongod import Mongod
+from livedocs.errors import Unavailable
 
 
 def call(*arguments, environ=None):
@@ -50,7 +54,18 @@ def test_settings_that_are_missing_or_unknown_are_named_a_line_each(command):
 
 def test_help_is_there_for_every_command():
     commands = [line.split()[0] for line in call("--help").stdout.partition("Commands:\n")[2].splitlines()]
-    assert commands == ["demo", "doctor", "grant", "migrate", "serve", "tenant", "token", "watch"]
+    assert commands == [
+        "audit",
+        "demo",
+        "doctor",
+        "grant",
+        "migrate",
+        "serve",
+        "sessions",
+        "tenant",
+        "token",
+        "watch",
+    ]
     for command in commands:
         assert call(command, "--help").returncode == 0
 
@@ -65,6 +80,13 @@ def test_a_tenant_is_created_listed_extended_suspended_and_resumed(livedocs, dep
         (line,) = [line for line in livedocs("tenant", "list").stdout.splitlines() if line.startswith("initech")]
         assert line.split() == ["initech", "suspended", database, "memos:_id", "reports:uuid"]
         assert livedocs("tenant", "resume", "initech").stdout == "initech is active\n"
+        assert livedocs("tenant", "limits", "initech", "max_document_bytes=5000").returncode == 0
+        assert livedocs("tenant", "limits", "initech", "colour=5000").returncode == 1
+        assert livedocs("tenant", "limits", "initech", "5000").returncode == 2
+        listed = [json.loads(line) for line in livedocs("tenant", "list", "--json").stdout.splitlines()]
+        (shown,) = [found for found in listed if found["slug"] == "initech"]
+        assert shown["limits"] == {"max_document_bytes": 5000}
+        assert shown["collections"] == {"memos": "_id", "reports": "uuid"}
         again = livedocs("tenant", "create", "initech", "--database", f"{database}_2")
         assert again.returncode == 1
         assert again.stderr == "Error: There is a tenant of this slug. (slug initech)\n"
@@ -83,6 +105,73 @@ def test_a_grant_is_put_listed_and_removed(livedocs):
     assert livedocs("grant", "list", "globex", room).stdout == ""
     assert livedocs("grant", "remove", "acme", room, "user:bob").returncode == 0
     assert livedocs("grant", "remove", "acme", room, "user:bob").returncode == 1
+
+
+def test_a_deletion_says_what_would_be_gone_and_asks(livedocs, deployment):
+    database = f"{deployment.control_database}_hooli"
+    with MongoClient(deployment.uri) as client:
+        try:
+            made = livedocs("tenant", "create", "hooli", "--database", database, "--collection", "memos")
+            assert made.returncode == 0
+            client[database].memos.insert_one({"_id": 1})
+            told = "memos of hooli: 1 documents would be dropped\n0 grants would be gone\n"
+            assert livedocs("tenant", "delete", "hooli", "--drop", "--dry-run").stdout == told
+            suspended = livedocs("tenant", "suspend", "hooli", "--dry-run")
+            assert suspended.stdout == "hooli is active and would be suspended\n"
+            # Nobody is there to say yes.
+            assert livedocs("tenant", "delete", "hooli", "--drop").returncode == 1
+            assert client[database].memos.count_documents({}) == 1
+            done = livedocs("tenant", "delete", "hooli", "--drop", "--yes")
+            assert (done.returncode, done.stdout) == (0, told + "deleted hooli\n")
+            assert client[database].list_collection_names() == []
+            assert livedocs("tenant", "delete", "hooli", "--dry-run").returncode == 1
+            entries = [json.loads(line) for line in livedocs("audit", "hooli", "--json").stdout.splitlines()]
+            assert {entry["actor"] for entry in entries} == {"client:livedocs-cli"}
+            assert [entry["action"] for entry in entries] == [
+                "tenant.delete",
+                "tenant.deletion_asked",
+                "tenant.deletion_asked",
+                "tenant.create",
+            ]
+        finally:
+            client[deployment.control_database].tenants.delete_one({"_id": "hooli"})
+            client.drop_database(database)
+
+
+def test_the_audit_is_searched_and_listed_for_people_and_for_programs(livedocs):
+    room = str(uuid.uuid4())
+    livedocs("grant", "put", "acme", room, "user:bob", "reader")
+    assert livedocs("grant", "remove", "acme", room, "user:bob", "--dry-run").returncode == 0
+    (grant,) = [json.loads(line) for line in livedocs("grant", "list", "acme", room, "--json").stdout.splitlines()]
+    assert (grant["subject"], grant["role"], grant["in_force"]) == ("user:bob", "reader", True)
+    livedocs("grant", "remove", "acme", room, "user:bob")
+    assert livedocs("grant", "remove", "acme", room, "user:bob", "--dry-run").returncode == 1
+    lines = livedocs("audit", "acme", "--uuid", room).stdout.splitlines()
+    assert [line.split()[1:5] for line in lines] == [
+        ["client:livedocs-cli", "grant.remove", room, "user:bob"],
+        ["client:livedocs-cli", "grant.set", room, "user:bob"],
+    ]
+    (newest,) = livedocs("audit", "acme", "--uuid", room, "--limit", "1").stdout.splitlines()
+    assert newest == lines[0]
+    assert livedocs("audit", "acme", "--uuid", room, "--until", "2020-01-01").stdout == ""
+    assert livedocs("audit", "acme", "--since", "yesterday").returncode == 2
+    assert livedocs("audit", "acme", "--action", "explode").returncode == 2
+
+
+def test_a_deployment_that_does_not_answer_is_another_status_than_a_refusal(deployment, free_ports, monkeypatch):
+    (port,) = free_ports(1)
+    done = call("sessions", "list", "--url", f"http://127.0.0.1:{port}", "--token", "x", environ={"NO_PROXY": "*"})
+    assert done.returncode == os.EX_UNAVAILABLE
+
+    async def gone(client, control):
+        raise Unavailable
+
+    monkeypatch.setattr(repositories, "load", deployment.settings)
+    monkeypatch.setattr(repositories, "log_errors", lambda settings: None)
+    # In a thread: the loop that asyncio.run makes and closes must not be the one that pytest-asyncio has set.
+    with ThreadPoolExecutor(1) as thread, pytest.raises(repositories.Unreachable):
+        thread.submit(repositories.use, gone).result()
+    assert repositories.Unreachable.exit_code == os.EX_UNAVAILABLE
 
 
 @pytest.mark.parametrize(

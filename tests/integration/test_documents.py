@@ -493,3 +493,59 @@ async def test_no_write_is_committed_behind_the_revoke_that_forbids_it(api, alic
         assert kinds.index("revoke") == len(kinds) - 2, kinds
         assert kinds.count("write") == [answer.status for answer in answers].count(200)
         assert {answer.status for answer in answers} <= {200, 403}
+
+
+@pytest.mark.parametrize("collection", ["notes", "test"])
+async def test_the_same_request_sent_again_makes_one_document_and_gets_the_same_answer(alice, collection, control):
+    key = str(uuid4())
+    first, second = [
+        await alice.post(f"/v1/docs/{collection}", {"title": "Once", "n": 1}, Idempotency_Key=key)
+        for _ in range(2)
+    ]
+    assert (first.status, second.status) == (201, 201)
+    assert "Idempotency-Replayed" not in first.headers
+    assert second.headers["Idempotency-Replayed"] == "true"
+    for name in ("Location", "ETag"):
+        assert second.headers[name] == first.headers[name]
+    assert second.body == first.body
+    assert (await alice.get(first.headers["Location"])).headers["ETag"] == first.headers["ETag"]
+    uuid = Binary.from_uuid(UUID(first.json["uuid"]))
+    assert await control["audit"].count_documents({"uuid": uuid}) == 1
+
+
+async def test_requests_with_one_key_at_the_same_time_make_one_document(alice):
+    key = str(uuid4())
+    answers = await asyncio.gather(
+        *(alice.post("/v1/docs/notes", {"a": 1}, Idempotency_Key=f'"{key}"') for _ in range(5))
+    )
+    assert {answer.status for answer in answers} == {201}
+    assert len({answer.json["uuid"] for answer in answers}) == 1
+    assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
+
+
+async def test_a_key_stands_for_one_request_of_one_caller(api, alice, bob):
+    key = str(uuid4())
+    first = await alice.post("/v1/docs/notes", {"a": 1}, Idempotency_Key=key)
+    for path, body in (("notes", {"a": 2}), ("test", {"a": 1}), ("notes", {"a": 1, "uuid": str(uuid4())})):
+        other = await alice.post(f"/v1/docs/{path}", body, Idempotency_Key=key)
+        assert (other.status, other.code) == (409, "conflict")
+    for who in (bob, api.someone("user:alice", tenant="globex")):
+        answer = await who.post("/v1/docs/notes", {"a": 1}, Idempotency_Key=key)
+        assert answer.status == 201
+        assert answer.json["uuid"] != first.json["uuid"]
+
+
+async def test_a_request_that_was_refused_may_succeed_with_its_key_later(alice, control):
+    key, uuid = str(uuid4()), str(uuid4())
+    owner = {"tenant": "acme", "uuid": Binary.from_uuid(UUID(uuid)), "subject": "user:bob"}
+    await control["acl"].insert_one({"_id": owner, "role": "owner"})
+    taken = await alice.post("/v1/docs/notes", {"uuid": uuid}, Idempotency_Key=key)
+    assert taken.code == "conflict"
+    await control["acl"].delete_one({"_id": owner})
+    assert (await alice.post("/v1/docs/notes", {"uuid": uuid}, Idempotency_Key=key)).status == 201
+
+
+@pytest.mark.parametrize("key", ["", '""', "with space", "x" * 256, '"open', "a,b"])
+async def test_a_key_that_is_none_is_refused(alice, key):
+    answer = await alice.post("/v1/docs/notes", {}, Idempotency_Key=key)
+    assert (answer.status, answer.code) == (400, "bad_request")

@@ -266,3 +266,57 @@ async def test_who_am_i(api):
 
 def _grant(uuid, subject, role, expires_at=None):
     return Grant(GrantKey("acme", uuid, subject), role, expires_at, "system", datetime.now(UTC))
+
+
+async def test_access_is_explained_to_an_owner_and_to_nobody_else(alice, bob):
+    uuid = await owned(alice)
+    await alice.put(f"/v1/grants/{uuid}/group:staff", {"role": "reader", "expires_at": later(hours=1)})
+    path = f"/v1/grants/{uuid}/explain"
+    found = (await alice.get(f"{path}?subject=user:bob")).json
+    assert (found["allowed"], found["reason"]) == (False, "no_grant")
+    assert found["groups"] == {"source": "unknown", "names": []}
+    assert [(rule["rule"], rule["applies"], rule["grant"]["role"]) for rule in found["rules"]] == [
+        ("group", None, "reader")
+    ]
+    assert (found["sockets"]["in_room"], found["sockets"]["held"]) == (0, [])
+    found = (await alice.get(f"{path}?subject=user:bob&group=staff&group=other")).json
+    assert (found["allowed"], found["role"], found["groups"]["source"]) == (True, "reader", "request")
+    assert found["until"]
+    assert (await alice.get(f"{path}?subject=user:alice")).json["role"] == "owner"
+    assert (await bob.get(f"{path}?subject=user:bob")).code == "forbidden"
+    assert (await alice.get(path)).code == "invalid_subject"
+    assert (await alice.get("/v1/grants/nonsense/explain?subject=user:bob")).code == "invalid_uuid"
+
+
+async def test_a_list_of_grants_that_has_not_changed_is_not_sent_again(alice):
+    uuid = await owned(alice)
+    path = f"/v1/grants/{uuid}"
+    tag = (await alice.get(path)).headers["ETag"]
+    again = await alice.get(path, If_None_Match=f'"x", {tag}')
+    assert (again.status, again.body, again.headers["ETag"]) == (304, b"", tag)
+    await alice.put(f"{path}/user:bob", {"role": "reader"})
+    assert (await alice.get(path, If_None_Match=tag)).status == 200
+    assert (await alice.get(path, If_None_Match="nonsense")).code == "bad_request"
+
+
+async def test_a_grant_is_set_without_an_answers_body_on_request(alice):
+    path = f"/v1/grants/{await owned(alice)}/user:bob"
+    for status in (201, 204):
+        answer = await alice.put(path, {"role": "reader"}, Prefer="return=minimal")
+        assert (answer.status, answer.body) == (status, b"")
+        assert answer.headers["Preference-Applied"] == "return=minimal"
+
+
+async def test_my_documents_of_one_collection(api):
+    dora = api.someone("user:dora")
+    both, only = (await owned(dora)), (await owned(dora))
+    await dora.put(f"/v1/docs/test/{both}", {})
+    elsewhere = (await dora.post("/v1/docs/test", {})).json["uuid"]
+
+    async def listed(query):
+        return {one["uuid"] for one in (await dora.get(f"/v1/me/documents{query}")).json["documents"]}
+
+    assert await listed("") == {both, only, elsewhere}
+    assert await listed("?collection=notes") == {both, only}
+    assert await listed("?collection=test") == {both, elsewhere}
+    assert (await dora.get("/v1/me/documents?collection=nothing")).code == "unknown_collection"

@@ -303,9 +303,21 @@ async def test_the_description_is_valid_and_names_every_route(api):
     paths = {path: set(item) for path, item in schema["paths"].items() if path.startswith("/v1")}
     assert paths == {
         "/v1/docs/{collection}": {"post"},
+        "/v1/docs/{collection}:bulk": {"post"},
         "/v1/docs/{collection}/{uuid}": {"get", "put", "patch", "delete"},
+        "/v1/grants:bulk": {"post"},
         "/v1/grants/{uuid}": {"get"},
+        "/v1/grants/{uuid}/explain": {"get"},
         "/v1/grants/{uuid}/{subject}": {"put", "delete"},
+        "/v1/admin/tenants": {"get", "post"},
+        "/v1/admin/tenants/{slug}": {"get", "delete"},
+        "/v1/admin/tenants/{slug}/collections/{collection}": {"put"},
+        "/v1/admin/tenants/{slug}/limits": {"put"},
+        "/v1/admin/tenants/{slug}:suspend": {"post"},
+        "/v1/admin/tenants/{slug}:resume": {"post"},
+        "/v1/admin/sessions": {"get"},
+        "/v1/admin/sessions/{sid}": {"delete"},
+        "/v1/admin/audit": {"get"},
         "/v1/me": {"get"},
         "/v1/me/documents": {"get"},
     }

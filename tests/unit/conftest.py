@@ -1,14 +1,15 @@
 """A stage for the core: real history, rooms, fan-out and joins over a database that lives in memory.
 
-    stage      one per test: `.database` commits, `.deliver()` is the change stream, `.reader` is where a join looks;
-               a `Pause` in one of the reader's steps stops a join exactly there
-    staged     the class of `stage`, for tests that need many of them
+stage      one per test: `.database` commits, `.deliver()` is the change stream, `.reader` is where a join looks;
+           a `Pause` in one of the reader's steps stops a join exactly there
+staged     the class of `stage`, for tests that need many of them
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -36,9 +37,7 @@ from livedocs.model import Grant, GrantKey, Role, Snapshot, Tenant
 from livedocs.telemetry import Metrics
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
-TENANTS = {
-    slug: Tenant(slug, f"{slug}_data", {"notes": "_id", "tasks": "_id"}) for slug in ("acme", "globex")
-}
+TENANTS = {slug: Tenant(slug, f"{slug}_data", {"notes": "_id", "tasks": "_id"}) for slug in ("acme", "globex")}
 
 
 class Clock:
@@ -51,6 +50,8 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+    second = timedelta(seconds=1)
 
     async def advance(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -234,7 +235,7 @@ class Reader:
             {
                 uuid: self._database.documents(RoomKey(tenant.slug, uuid), count)
                 for uuid in uuids
-                if uuid in with_documents
+                if uuid in with_documents and self._database.grants(RoomKey(tenant.slug, uuid), count)
             },
         )
         await self.after_time()
@@ -304,10 +305,10 @@ class Stage:
         return RoomKey(tenant, UUID(int=number))
 
     def principal(
-        self, subject: str = "user:alice", *, groups: Sequence[str] = (), tenant: str = "acme", token: str = "t"
+        self, subject: str = "user:alice", *, groups: Sequence[str] = (), tenant: str = "acme", known_as: str = "t"
     ) -> Principal:
         expires_at = START + timedelta(days=1)
-        return Principal(tenant, subject, subject, frozenset(groups), frozenset(), expires_at, "web", token)
+        return Principal(tenant, subject, subject, frozenset(groups), frozenset(), expires_at, "web", known_as)
 
     def client(
         self,
@@ -326,6 +327,12 @@ class Stage:
             address="127.0.0.1",
             since=0.0,
         )
+
+    def stop_reader(self, step: str) -> Pause:
+        """Have the next look stop there: `before_time` or `after_time`."""
+        stop = Pause()
+        setattr(self.reader, step, stop)
+        return stop
 
     # -- the stream --
 
@@ -386,7 +393,21 @@ class Stage:
 
 
 @pytest.fixture
-async def stage():
+def in_time():
+    """A test whose clock stands still must not be able to wait for ever."""
+
+    def give_up(*_):
+        pytest.fail("it waits for something that does not come")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+async def stage(in_time):
     stage = Stage()
     yield stage
     await stage.aclose()
@@ -402,16 +423,11 @@ def outbox():
     return Outbox
 
 
-@pytest.fixture
-def pause():
-    return Pause()
-
-
 @pytest.fixture(scope="session")
 def settled():
     return idle
 
 
 @pytest.fixture
-async def clock():
+async def clock(in_time):
     return Clock(asyncio.get_running_loop())

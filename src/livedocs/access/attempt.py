@@ -1,7 +1,7 @@
 """A login under way: what must come back from the provider, sealed into a cookie of the browser that began it.
 
-Every process can open the seal, because its key comes from the client secret that they share, and nobody else can:
-the cookie tells a thief nothing and cannot be made up.
+Every process can open the seal, because its key comes from the client's secret that they share, and nobody else
+can: the cookie tells a thief nothing and cannot be made up.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def local_path(text: str | None) -> str:
 
 
 class Seal:
-    """Encrypts and authenticates attempts: AES-256-GCM, the key from the client secret by HKDF (RFC 5869)."""
+    """Encrypts and authenticates attempts: AES-256-GCM, the key from the client's secret by HKDF (RFC 5869)."""
 
-    def __init__(self, client_secret: str) -> None:
-        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(client_secret.encode())
+    def __init__(self, secret: bytes) -> None:
+        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(secret)
         self._cipher = AESGCM(key)
 
     def close(self, attempt: Attempt) -> str:

@@ -17,11 +17,31 @@ from livedocs.errors import InvalidSubject
 from livedocs.model import SLUG, parse_subject
 
 Reason = Literal[
-    "inactive", "token_type", "exp", "expired", "nbf", "issuer", "audience", "tenant", "subject", "groups", "scope"
+    "inactive",
+    "token_type",
+    "bound",
+    "exp",
+    "expired",
+    "nbf",
+    "issuer",
+    "audience",
+    "tenant",
+    "subject",
+    "groups",
+    "scope",
+    # Of tokens that are checked here (jwt_tokens.py).
+    "malformed",
+    "type",
+    "algorithm",
+    "key",
+    "signature",
+    "claims",
+    "iat",
+    "ended",
 ]
 
 # Clocks differ by a little, and a token that was issued this second must not be refused for it.
-_SKEW = timedelta(seconds=5)
+SKEW = timedelta(seconds=5)
 _NAME_LENGTH = 200
 
 
@@ -65,7 +85,7 @@ def judge(
     answer: Mapping[str, Any], expected: Expectations, *, token_id: str, now: datetime
 ) -> Principal | Refused:
     """The principal that an answer names, or why there is none."""
-    expires_at = _instant(answer.get("exp"))
+    expires_at = instant(answer.get("exp"))
     refusal = _lifetime(answer, expires_at, now) or _addressee(answer, expected)
     if refusal is not None or expires_at is None:
         return Refused(refusal or "exp")
@@ -114,8 +134,8 @@ def _lifetime(answer: Mapping[str, Any], expires_at: datetime | None, now: datet
     if now >= expires_at:
         return "expired"
     if "nbf" in answer:
-        not_before = _instant(answer["nbf"])
-        if not_before is None or now < not_before - _SKEW:
+        not_before = instant(answer["nbf"])
+        if not_before is None or now < not_before - SKEW:
             return "nbf"
     return None
 
@@ -125,6 +145,9 @@ def _addressee(answer: Mapping[str, Any], expected: Expectations) -> Reason | No
     kind = answer.get("token_type", "Bearer")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         return "token_type"
+    # The same of a token bound to a client certificate or key (RFC 8705, 3.1; RFC 7800).
+    if answer.get("cnf") is not None:
+        return "bound"
     if "iss" in answer and answer["iss"] != expected.issuer:
         return "issuer"
     # Required: a token for another service of the same issuer would open this one (RFC 9700, 2.3).
@@ -181,7 +204,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _instant(value: object) -> datetime | None:
+def instant(value: object) -> datetime | None:
     """The moment of a NumericDate (RFC 7519, 2), rounded down; None when it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

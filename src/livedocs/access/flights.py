@@ -24,13 +24,21 @@ class Flights(Generic[T]):
         Raises:
             Exception: what the call raised, for everybody who shares it.
         """
+        return await asyncio.shield(self.start(key, call))
+
+    def start(self, key: str, call: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """The call in the air for that key, started when there is none. Nobody has to wait for it."""
         task = self._joinable.get(key)
         if task is None:
             task = asyncio.create_task(call())
             self._joinable[key] = task
             self._tasks.add(task)
             task.add_done_callback(lambda ended: self._ended(key, ended))
-        return await asyncio.shield(task)
+        return task
+
+    def flying(self, key: str) -> bool:
+        """Whether there is a call to join."""
+        return key in self._joinable
 
     def detach(self, key: str) -> None:
         """Let the next caller start anew, although a call may still be in the air."""

@@ -110,6 +110,10 @@ class Introspector:
             case Unreachable(retry_after=retry_after):
                 raise AuthUnavailable(retry_after=retry_after)
 
+    def known(self, token_id: str) -> Principal | Refused | None:
+        """What is remembered of a token, without asking."""
+        return self._remembered(token_id)
+
     async def reachable(self) -> bool:
         """Whether the service can be asked, with our own credentials, now; remembered for a few seconds."""
         known = self._readiness.get("", self._now())

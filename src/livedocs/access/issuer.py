@@ -7,17 +7,17 @@ asked decides what they mean.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
 from authlib.oauth2.rfc8414 import get_well_known_url
 
+from livedocs.access import client_auth
 from livedocs.access.flights import Flights
 from livedocs.config import Settings, is_loopback
 from livedocs.errors import AuthUnavailable
@@ -93,15 +93,6 @@ def _safe_url(value: object) -> bool:
     return bool(host) and (url.scheme == "https" or (url.scheme == "http" and is_loopback(host or "")))
 
 
-def basic_authorization(client_id: str, secret: str) -> str:
-    """`client_secret_basic` (RFC 6749, 2.3.1).
-
-    Both parts are form-urlencoded first, so that a colon or an umlaut survives; Authlib and httpx leave that out.
-    """
-    pair = f"{quote_plus(client_id)}:{quote_plus(secret)}"
-    return "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")
-
-
 class Issuer:
     """One provider. Calls never follow redirects, end in time and read no more than they must.
 
@@ -114,9 +105,7 @@ class Issuer:
         self.name = settings.oauth_issuer
         self._now = now
         self._timeout = settings.oauth_timeout
-        self._authorization = basic_authorization(
-            settings.oauth_client_id, settings.oauth_client_secret.get_secret_value()
-        )
+        self._auth = client_auth.of(settings, now=now)
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(self._timeout, pool=self._timeout / 2),
             limits=_LIMITS,
@@ -145,7 +134,8 @@ class Issuer:
 
     async def post(self, url: str, form: str) -> Answer | Fault:
         """POST a form to one of the provider's endpoints, with our own credentials."""
-        return await self._call("POST", url, form.encode(), {**_FORM, "Authorization": self._authorization})
+        proven, headers = self._auth.apply(form)
+        return await self._call("POST", url, proven.encode(), {**_FORM, **headers})
 
     async def get(self, url: str) -> Answer | Fault:
         """GET a public JSON document of the provider."""

@@ -10,6 +10,7 @@ from jwt.exceptions import PyJWTError
 
 from livedocs.access.flights import Flights
 from livedocs.access.issuer import Answer, Issuer
+from livedocs.config import ASYMMETRIC
 from livedocs.errors import AuthUnavailable
 from livedocs.telemetry import get_logger
 
@@ -17,9 +18,12 @@ _log = get_logger(__name__)
 
 # Between two fetches for keys we do not have: made-up key ids must not turn into calls of the provider.
 _PAUSE = timedelta(seconds=30)
+# The same while there is no key at all: nobody can get in, so it is tried more often.
+_EMPTY_PAUSE = timedelta(seconds=1)
+# A key that the provider has withdrawn is used for about that long.
+_FRESH = timedelta(minutes=10)
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Asymmetric only: with HMAC, whoever knows the public key could sign (RFC 8725, 2.1)."""
+ALGORITHMS = tuple(sorted(ASYMMETRIC))
 
 
 class KeySet:
@@ -28,12 +32,16 @@ class KeySet:
     Args:
         issuer: whose `jwks_uri` is read.
         now: the clock, aware UTC.
+        url: of the key set, where the provider's metadata does not name it.
     """
 
-    def __init__(self, issuer: Issuer, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, issuer: Issuer, *, now: Callable[[], datetime], url: str = "") -> None:
         self._issuer = issuer
+        self._url = url
         self._now = now
         self._keys: list[PyJWK] = []
+        # The last try, and the last one that succeeded.
+        self._tried_at: datetime | None = None
         self._fetched_at: datetime | None = None
         self._fetches: Flights[None] = Flights()
 
@@ -44,12 +52,21 @@ class KeySet:
             AuthUnavailable: no key could be fetched so far.
         """
         found = self._find(key_id)
-        if found is None and self._may_fetch():
+        if found is None and (self._fetches.flying("") or self._may_fetch()):
             await self._fetches.share("", self._fetch)
             found = self._find(key_id)
+        elif found is not None and self._stale() and self._may_fetch():
+            # It may have been withdrawn; until that is known it serves.
+            self._fetches.start("", self._fetch)
         if not self._keys:
             raise AuthUnavailable
         return found
+
+    async def any(self) -> bool:
+        """Whether there is any key, fetching when there is none yet."""
+        if not self._keys and (self._fetches.flying("") or self._may_fetch()):
+            await self._fetches.share("", self._fetch)
+        return bool(self._keys)
 
     async def aclose(self) -> None:
         """End the fetch in the air."""
@@ -60,13 +77,17 @@ class KeySet:
             return self._keys[0] if len(self._keys) == 1 else None
         return next((key for key in self._keys if key.key_id == key_id), None)
 
+    def _stale(self) -> bool:
+        return self._fetched_at is None or self._now() >= self._fetched_at + _FRESH
+
     def _may_fetch(self) -> bool:
-        return not self._keys or self._fetched_at is None or self._now() >= self._fetched_at + _PAUSE
+        pause = _PAUSE if self._keys else _EMPTY_PAUSE
+        return self._tried_at is None or self._now() >= self._tried_at + pause
 
     async def _fetch(self) -> None:
-        self._fetched_at = self._now()
-        uri = (await self._issuer.metadata()).jwks_uri
-        if uri is None:
+        self._tried_at = self._now()
+        uri = self._url or (await self._issuer.metadata()).jwks_uri
+        if not uri:
             _log.error("keys_failed", reason="the provider names no key set")
             return
         answer = await self._issuer.get(uri)
@@ -82,3 +103,4 @@ class KeySet:
         self._keys = [
             key for key in found.keys if key.algorithm_name in ALGORITHMS and key.public_key_use in {None, "sig"}
         ]
+        self._fetched_at = self._now()

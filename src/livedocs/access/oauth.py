@@ -74,7 +74,7 @@ class LoginClient:
         self._timeout = settings.oauth_timeout
         self._issuer = issuer
         self._now = now
-        self._seal = Seal(settings.oauth_client_secret.get_secret_value())
+        self._seal = Seal(settings.login_secret)
         self._keys = KeySet(issuer, now=now)
         # States that have come back. The browser deletes its cookie; this is for whoever kept a copy.
         self._used: Memory[bool] = Memory(_USED_STATES)

@@ -32,6 +32,8 @@ AWAIT_MS = 100
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
 # No answer at all for that long means the connection is dead, whatever TCP thinks.
 _SILENCE = 20.0
+# Seconds in which a read that was cancelled ends, or is cancelled again.
+_CLOSING = 0.5
 
 
 class Remedy(enum.Enum):
@@ -61,7 +63,7 @@ def classify(error: PyMongoError, *, images: bool) -> Remedy:
     code = error.code if isinstance(error, OperationFailure) else None
     if code in _TOO_LARGE:
         return Remedy.WITHOUT_IMAGES if images else Remedy.SKIP
-    if code == _IMAGE_MISSING:
+    if code == _IMAGE_MISSING and images:
         return Remedy.WITHOUT_IMAGES
     if code in _POSITION_LOST or error.has_error_label("NonResumableChangeStreamError"):
         return Remedy.START_OVER
@@ -270,8 +272,11 @@ class Stream:
             msg = f"no answer from the change stream for {_SILENCE:.0f} s"
             raise PyMongoError(msg) from error
         finally:
-            reader.cancel()
-            await asyncio.wait([reader])
+            # PyMongo 4.20 now and then swallows a cancellation that comes just as it begins to read: the stream
+            # would be closing for ever. So it is asked until it has ended.
+            while not reader.done():
+                reader.cancel()
+                await asyncio.wait([reader], timeout=_CLOSING)
             if not reader.cancelled():
                 reader.exception()
 

@@ -11,6 +11,8 @@ import click
 from livedocs import __version__
 
 _ELSEWHERE = {
+    "audit": "livedocs.cli.audit",
+    "sessions": "livedocs.cli.sessions",
     "tenant": "livedocs.cli.tenants",
     "grant": "livedocs.cli.grants",
     "doctor": "livedocs.cli.doctor",

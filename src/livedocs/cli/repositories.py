@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import click
 from pymongo import AsyncMongoClient
 
+from livedocs import extjson
 from livedocs.cli.settings import load, log_errors
-from livedocs.errors import LivedocsError
+from livedocs.errors import LivedocsError, Unavailable
+from livedocs.store.audit import Actor
 from livedocs.store.connection import connect
 
 Result = TypeVar("Result")
+
+ACTOR: Final = Actor("client:livedocs-cli")
+"""Who the audit says it was."""
+
+
+class Unreachable(click.ClickException):
+    """Nobody refused: there was nobody to ask. The same command may work later."""
+
+    exit_code = os.EX_UNAVAILABLE
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+"""The option of every command that lists."""
+
+dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be gone.")
+"""The option of every command that destroys."""
+
+
+def json_line(members: Mapping[str, Any]) -> None:
+    """Print something listed, for programs; values as everywhere else (Extended JSON)."""
+    click.echo(extjson.dumps(members).decode())
 
 
 def use(work: Callable[[AsyncMongoClient[dict[str, Any]], str], Awaitable[Result]]) -> Result:
     """The result of `work`, called with a client and the name of the control database.
 
     Raises:
-        ClickException: for what the repositories refuse.
+        ClickException: for what the repositories refuse; `Unreachable` when MongoDB cannot be asked.
     """
     settings = load()
     log_errors(settings)
@@ -34,6 +58,8 @@ def use(work: Callable[[AsyncMongoClient[dict[str, Any]], str], Awaitable[Result
 
     try:
         return asyncio.run(with_client())
+    except Unavailable as error:
+        raise Unreachable(error.detail) from None
     except LivedocsError as error:
         named = ", ".join(f"{name} {value}" for name, value in error.data.items())
         raise click.ClickException(f"{error.detail} ({named})" if named else error.detail) from None

@@ -27,6 +27,7 @@ SCOPES: Final[Mapping[str, str]] = {
     "offline_access": "stay logged in",
     "livedocs:write": "write every document of the tenant",
     "livedocs:admin": "manage every grant of the tenant",
+    "livedocs:platform": "administer every tenant",
 }
 """Every scope of the provider, and what granting it lets an application do."""
 
@@ -125,6 +126,15 @@ SERVICE_CLIENTS: Final = (
         scopes=("livedocs:write",),
         # The same on every machine, so that it can stand in examples: it opens nothing but a demo on loopback.
         secret="acme-service-development-secret",  # noqa: S106
+        tenant="acme",
+    ),
+    DemoClient(
+        "acme-operator",
+        "Whoever runs the deployment",
+        confidential=True,
+        grant_types=("client_credentials",),
+        scopes=("livedocs:platform",),
+        secret="acme-operator-development-secret",  # noqa: S106
         tenant="acme",
     ),
 )

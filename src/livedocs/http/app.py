@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
-from quart import Quart, Response, request
+from quart import Quart, Request, Response, request
 from quart.typing import ResponseTypes
 from werkzeug.exceptions import HTTPException
 
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.credentials import check_csrf
+from livedocs.access.limits import Limits
 from livedocs.access.oauth import LoginClient
 from livedocs.config import Settings
 from livedocs.errors import BadRequest, LivedocsError, Unauthenticated
-from livedocs.http import auth, documents, grants, health, me, pages, reference
+from livedocs.http import admin, admin_tenants, auth, bulk, documents, grants, health, me, pages, reference
 from livedocs.http.caller import Caller, client_address, set_caller
 from livedocs.http.headers import security_headers
 from livedocs.http.health import Probes
 from livedocs.http.problems import Problem, of_http_exception, problem
+from livedocs.http.refusals import Note, Refusals
+from livedocs.http.roster import NoRoster, Roster
+from livedocs.store.batches import Batches
+from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
 from livedocs.store.processes import Processes
-from livedocs.store.tenants import TenantDirectory
+from livedocs.store.tenants import TenantDirectory, Tenants
+from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics, get_logger
 
 _log = get_logger(__name__)
@@ -41,6 +49,16 @@ def _utc() -> datetime:
     return datetime.now(UTC)
 
 
+class _Request(Request):
+    """A request whose body may be larger where many items come at once."""
+
+    def __init__(self, *args: Any, max_content_length: int | None = None, **options: Any) -> None:
+        path = str(args[2] if len(args) > 2 else options["path"])
+        if max_content_length is not None and path.endswith(":bulk"):
+            max_content_length = max(max_content_length, bulk.MAX_BYTES)
+        super().__init__(*args, max_content_length=max_content_length, **options)
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the routes work with.
@@ -52,8 +70,15 @@ class Services:
         tenants: the tenants in memory.
         documents: the store's documents.
         grants: the store's grants.
+        batches: the store's writes of many items.
         processes: the live server processes and how far each has come.
+        registry: the stored tenants, for those who administer them.
+        deletions: ends tenants.
+        trail: the audit trail.
         login: talks to the OAuth provider for browsers.
+        note: takes audit entries of what is refused.
+        limits: how much may come; those of the settings when absent.
+        roster: the sockets of this process.
         probes: what readiness asks.
         on_logout: called with a token's id when its owner has logged out.
         now: the clock, aware UTC.
@@ -65,8 +90,15 @@ class Services:
     tenants: TenantDirectory
     documents: Documents
     grants: Grants
+    batches: Batches
     processes: Processes
+    registry: Tenants
+    deletions: Deletions
+    trail: Trail
     login: LoginClient
+    limits: Limits | None = None
+    note: Note = lambda _actor, _entry: None
+    roster: Roster = field(default_factory=NoRoster)
     probes: Probes = field(default_factory=dict)
     on_logout: Callable[[str], None] = lambda _: None
     now: Callable[[], datetime] = _utc
@@ -77,12 +109,13 @@ def build(services: Services) -> Quart:
     settings = services.settings
     # No folder of static files: `pages` serves a list of them.
     app = Quart("livedocs.http", static_folder=None)
+    app.request_class = _Request
     app.config["MAX_CONTENT_LENGTH"] = _JSON_PER_BSON * settings.max_document_bytes + 65536
     app.config["BODY_TIMEOUT"] = _BODY_SECONDS
     # A subject may hold two slashes in a row.
     app.url_map.merge_slashes = False
     _gate(app, services)
-    _errors(app)
+    _errors(app, services)
     _headers(app, services)
     reference.describe(app)
     app.register_blueprint(health.blueprint(services.probes))
@@ -90,8 +123,11 @@ def build(services: Services) -> Quart:
         auth.blueprint(settings, services.login, services.authenticator, services.on_logout, now=services.now)
     )
     app.register_blueprint(documents.blueprint(services.documents, settings.max_document_bytes))
-    app.register_blueprint(grants.blueprint(services.grants, services.processes))
-    app.register_blueprint(me.blueprint(services.grants))
+    app.register_blueprint(bulk.blueprint(services.batches, settings.max_document_bytes))
+    app.register_blueprint(grants.blueprint(services.grants, services.processes, services.roster))
+    app.register_blueprint(admin_tenants.blueprint(services.registry, services.deletions))
+    app.register_blueprint(admin.blueprint(services.roster, services.trail))
+    app.register_blueprint(me.blueprint(services.grants, services.documents))
     if settings.frontend_dir is not None:
         app.register_blueprint(pages.blueprint(settings.frontend_dir))
     return app
@@ -100,12 +136,19 @@ def build(services: Services) -> Quart:
 def _gate(app: Quart, services: Services) -> None:
     """Nobody gets to a view that is not public without saying who they are."""
     settings = services.settings
+    limits = services.limits or Limits(settings, services.metrics, clock=time.monotonic)
 
     @app.before_request
     async def authenticate() -> None:
         if "access_token" in request.args:
             # It would stay in the logs of every proxy on the way (RFC 9700, 4.3.2).
             raise BadRequest("An access token does not belong into the URL.")
+        address = client_address(
+            request.remote_addr or "", request.headers.getlist("X-Forwarded-For"), settings.trusted_proxies
+        )
+        if request.blueprint != "health":
+            # Before anything is done for it, such as asking the OAuth service about its token.
+            limits.address("requests", address)
         if request.url_rule is None or _is_public():
             return
         held = list(request.scope["headers"])
@@ -114,9 +157,7 @@ def _gate(app: Quart, services: Services) -> None:
             raise Unauthenticated
         principal, tenant, credential = found
         check_csrf(request.method, held, credential, settings.origins)
-        address = client_address(
-            request.remote_addr or "", request.headers.getlist("X-Forwarded-For"), settings.trusted_proxies
-        )
+        limits.caller("requests", principal)
         set_caller(Caller(principal, tenant, address))
 
 
@@ -124,10 +165,12 @@ def _is_public() -> bool:
     return request.endpoint in _PUBLIC_ENDPOINTS or request.blueprint in _PUBLIC
 
 
-def _errors(app: Quart) -> None:
-    """Every refusal is a problem body."""
+def _errors(app: Quart, services: Services) -> None:
+    """Every refusal is a problem body; those of administrators are audited."""
+    refusals = Refusals(services.note)
 
     async def refused(error: LivedocsError) -> ResponseTypes:
+        refusals.consider(error)
         return _response(problem(error))
 
     async def by_framework(error: HTTPException) -> ResponseTypes | HTTPException:

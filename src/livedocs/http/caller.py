@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 from quart import g
 
 from livedocs.access.principal import Principal
+from livedocs.errors import InsufficientScope
 from livedocs.model import Tenant
 from livedocs.store.audit import Actor
 
@@ -24,6 +25,20 @@ class Caller:
     def actor(self) -> Actor:
         """The caller as the audit trail names it."""
         return Actor(self.principal.subject, self.address)
+
+    def require(self, scope: str) -> None:
+        """Refuse a caller whose token lacks the scope.
+
+        Raises:
+            InsufficientScope: it does.
+        """
+        if scope not in self.principal.scopes:
+            raise InsufficientScope(scope=scope)
+
+    def limit(self, name: str, setting: int) -> int:
+        """The server's setting, or the tenant's own limit of that name if it is tighter."""
+        own = self.tenant.limits.get(name)
+        return min(setting, own) if isinstance(own, int) else setting
 
 
 def set_caller(caller: Caller) -> None:

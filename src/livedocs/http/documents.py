@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -10,15 +12,18 @@ from uuid import uuid4
 from quart import Blueprint, Response, request
 from quart_schema import document_request, document_response, tag
 
+from livedocs import extjson
 from livedocs.errors import InvalidDocument, UnknownCollection
 from livedocs.http import document_rules as rules
-from livedocs.http.bodies import MERGE_PATCH, json_answer, read_object
+from livedocs.http.bodies import MERGE_PATCH, MINIMAL, json_answer, parse_key, read_object, wants_minimal
 from livedocs.http.caller import Caller, caller
 from livedocs.http.etags import Conditions, conditions, etag
-from livedocs.http.reference import Document, MergePatch, NoBody, media_type
+from livedocs.http.reference import media_type
+from livedocs.http.shapes import Document, MergePatch, NoBody
 from livedocs.model import parse_uuid
 from livedocs.presentation import present
 from livedocs.store.documents import Decision, Documents, DocumentState, Outcome, Place
+from livedocs.store.replays import Once
 from livedocs.store.validation import RESERVED, validate
 
 
@@ -41,15 +46,24 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
 
         A top-level `uuid` in the body is the UUID to use; without one it is random. The caller becomes the owner
         of a UUID that is new. 409 when the UUID is taken.
+
+        With an `Idempotency-Key` the same request, sent again within a day, makes nothing and is answered as at
+        first, with `Idempotency-Replayed: true`; another request with that key is refused with 409.
         """
         who = caller()
         tenant_collection(who, collection)
         body = dict(await read_object())
         given = body.pop("uuid", None)
         uuid = uuid4() if given is None else parse_uuid(given)
-        validate(body, max_bytes=max_bytes, reserved=RESERVED)
+        validate(body, max_bytes=_largest(who, max_bytes), reserved=RESERVED)
         place = Place(who.tenant, collection, uuid)
-        return await _change(place, partial(rules.create, principal=who.principal, fields=body))
+        decide = partial(rules.create, principal=who.principal, fields=body)
+        key = parse_key(_header("Idempotency-Key"))
+        if key is None:
+            return await _change(place, decide)
+        once = Once(who.principal.subject, key, _fingerprint(collection, given, body))
+        outcome = await documents.create_once(place, who.principal.subjects, who.actor, decide, once)
+        return _created(place, outcome)
 
     @routes.get(path)
     @tag(["documents"])
@@ -79,7 +93,7 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
         """
         who, place = _place(collection, uuid)
         body = await read_object()
-        validate(body, max_bytes=max_bytes)
+        validate(body, max_bytes=_largest(who, max_bytes))
         decide = partial(rules.put, principal=who.principal, fields=body, conditions=_conditions())
         return await _change(place, decide)
 
@@ -96,9 +110,13 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
         """
         who, place = _place(collection, uuid)
         body = await read_object(MERGE_PATCH)
-        validate(body, max_bytes=max_bytes)
+        validate(body, max_bytes=_largest(who, max_bytes))
         decide = partial(
-            rules.patch, principal=who.principal, changes=body, conditions=_conditions(), max_bytes=max_bytes
+            rules.patch,
+            principal=who.principal,
+            changes=body,
+            conditions=_conditions(),
+            max_bytes=_largest(who, max_bytes),
         )
         return await _change(place, decide)
 
@@ -128,6 +146,11 @@ def tenant_collection(who: Caller, collection: str) -> None:
         raise UnknownCollection(collection=collection)
 
 
+def _largest(who: Caller, setting: int) -> int:
+    """Most bytes of a document of the caller's tenant."""
+    return who.limit("max_document_bytes", setting)
+
+
 def _place(collection: str, uuid: str) -> tuple[Caller, Place]:
     who = caller()
     tenant_collection(who, collection)
@@ -153,18 +176,25 @@ def _answer(place: Place, outcome: Outcome) -> Response:
     return _shown(place, outcome.document, 201, {"Location": location})
 
 
+def _created(place: Place, outcome: Outcome) -> Response:
+    """The answer to a creation that may have happened before, under the UUID it got then."""
+    uuid = (outcome.document or {}).get(place.key, place.uuid)
+    answer = _answer(replace(place, uuid=uuid), outcome)
+    if outcome.replayed:
+        answer.headers["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def _fingerprint(collection: str, given: Any, fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(extjson.dumps([collection, given, fields])).hexdigest()
+
+
 def _shown(place: Place, document: Mapping[str, Any], status: int, more: dict[str, str] | None = None) -> Response:
     headers = {"ETag": etag(document), **(more or {})}
-    if request.method != "GET" and _minimal():
-        # RFC 7240, 4.2.
-        headers["Preference-Applied"] = "return=minimal"
+    if request.method != "GET" and wants_minimal():
+        headers |= MINIMAL
         return Response(b"", 201 if status == 201 else 204, headers)
     try:
         return json_answer(present(document, place.key, place.uuid), status, headers)
     except TypeError as error:
         raise InvalidDocument("The stored document has no JSON form.") from error
-
-
-def _minimal() -> bool:
-    preferences = ",".join(request.headers.getlist("Prefer")).split(",")
-    return any(preference.split(";")[0].strip().lower() == "return=minimal" for preference in preferences)

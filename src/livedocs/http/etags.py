@@ -67,6 +67,16 @@ def conditions(if_match: str | None, if_none_match: str | None) -> Conditions:
     )
 
 
+def tagged(tag: str, if_none_match: str) -> bool:
+    """Whether an If-None-Match names that entity tag.
+
+    Raises:
+        BadRequest: it is not a list of entity tags.
+    """
+    tags = _tags("If-None-Match", if_none_match, weak=True)
+    return tags == "*" or tag in tags
+
+
 def _matches(tags: Tags, document: Mapping[str, Any] | None) -> bool:
     if document is None:
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -10,14 +9,12 @@ from livedocs.access.acl import Allowed, decide
 from livedocs.access.principal import Principal
 from livedocs.errors import Conflict, Forbidden, InvalidGrant, InvalidRole, NotFound
 from livedocs.http.document_rules import WRITE_SCOPE
+from livedocs.http.times import parse_rfc3339
 from livedocs.model import Grant, GrantKey, Role
 from livedocs.store.grants import GrantState
 
 ADMIN_SCOPE = "livedocs:admin"
 """Its holder manages every grant of the tenant."""
-
-# RFC 3339, 5.6; `datetime.fromisoformat` alone takes much else.
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)\Z")
 
 
 def parse_body(body: object, now: datetime) -> tuple[Role, datetime | None]:
@@ -41,11 +38,8 @@ def parse_body(body: object, now: datetime) -> tuple[Role, datetime | None]:
 def _end(value: object, now: datetime) -> datetime | None:
     if value is None:
         return None
-    if isinstance(value, str) and _RFC3339.match(value):
-        try:
-            value = datetime.fromisoformat(value.upper())
-        except ValueError:
-            value = None
+    if isinstance(value, str):
+        value = parse_rfc3339(value)
     if not isinstance(value, datetime):
         raise InvalidGrant("expires_at is a time as in RFC 3339, with its offset.", path="expires_at")
     try:

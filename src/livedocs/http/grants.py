@@ -5,26 +5,42 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from quart import Blueprint, Response, request
-from quart_schema import document_request, document_response, tag
+from quart_schema import document_querystring, document_request, document_response, tag
 
+from livedocs.access.acl import Allowed, Denied
 from livedocs.http import grant_rules as rules
-from livedocs.http.bodies import json_answer, read_json
-from livedocs.http.caller import caller
+from livedocs.http.bodies import MINIMAL, json_answer, read_json, tagged_answer, wants_minimal
+from livedocs.http.caller import Caller, caller
+from livedocs.http.explanation import Rule, explain
 from livedocs.http.receipts import Receipt, receipt, wait_asked
-from livedocs.http.reference import Applied, GrantBody, GrantList, GrantShown, NoBody
+from livedocs.http.roster import Roster
+from livedocs.http.shapes import (
+    Applied,
+    ExplainQuery,
+    ExplanationShown,
+    GrantBody,
+    GrantList,
+    GrantShown,
+    NoBody,
+)
+from livedocs.http.times import rfc3339
 from livedocs.model import Grant, GrantKey, parse_subject, parse_uuid
 from livedocs.store.grants import Grants, GrantState
 from livedocs.store.processes import Processes
 
+_MOST_SOCKETS = 100
 
-def blueprint(grants: Grants, processes: Processes) -> Blueprint:
+
+def blueprint(grants: Grants, processes: Processes, roster: Roster) -> Blueprint:
     """The routes under `/v1/grants`.
 
     Args:
         grants: the store's grants.
         processes: the server processes that a receipt has to name.
+        roster: the sockets of this process.
     """
     routes = Blueprint("grants", __name__, url_prefix="/v1/grants")
     # A subject may hold a slash: the server has decoded the path before it is taken apart.
@@ -34,17 +50,49 @@ def blueprint(grants: Grants, processes: Processes) -> Blueprint:
     @tag(["grants"])
     @document_response(GrantList)
     async def list_grants(uuid: str) -> Response:
-        """Every grant on a UUID, for its owners."""
+        """Every grant on a UUID, for its owners. Has an `ETag`, honours `If-None-Match`."""
         who, parsed = caller(), parse_uuid(uuid)
         held = await grants.of_uuid(who.tenant.slug, parsed)
         listed = rules.listing(GrantState(held, datetime.now(UTC)), who.principal)
-        return json_answer({"uuid": str(parsed), "grants": [shown(grant) for grant in listed]})
+        return tagged_answer({"uuid": str(parsed), "grants": [shown(grant) for grant in listed]})
+
+    @routes.get("/<uuid>/explain")
+    @tag(["grants"])
+    @document_querystring(ExplainQuery)
+    @document_response(ExplanationShown)
+    async def explain_access(uuid: str) -> Response:
+        """Why a subject may, or may not, see the documents of a UUID, and which sockets hold its room now.
+
+        A token alone says which groups somebody is in: they are taken from `group` (which may be repeated), else
+        from the subject's live sockets, else they are unknown and a group's rule has `applies` null. Sockets are
+        those of the server process that answers.
+        """
+        who, parsed = caller(), parse_uuid(uuid)
+        subject = parse_subject(request.args.get("subject"))
+        held = await grants.of_uuid(who.tenant.slug, parsed)
+        state = GrantState(held, datetime.now(UTC))
+        listed = rules.listing(state, who.principal)
+        groups, source = _groups(roster, who.tenant.slug, subject)
+        found = explain(listed, subject, groups, state.now)
+        others = len([one for one in await processes.live() if one.id != _id(roster)])
+        return json_answer(
+            {
+                "uuid": str(parsed),
+                "subject": subject,
+                **_decision(found.decision),
+                "groups": {"source": source, "names": sorted(groups or ())},
+                "rules": [_rule(rule) for rule in found.rules],
+                "scopes": [{"scope": scope, "means": means} for scope, means in found.scopes],
+                "sockets": _sockets(roster, who, parsed, subject, others),
+            }
+        )
 
     @routes.put(path)
     @tag(["grants"])
     @document_request(GrantBody)
     @document_response(GrantShown)
     @document_response(GrantShown, 201)
+    @document_response(NoBody, 204)
     async def set_grant(uuid: str, subject: str) -> Response:
         """Grant a role to a subject, in place of the one it has.
 
@@ -57,6 +105,8 @@ def blueprint(grants: Grants, processes: Processes) -> Blueprint:
         decide = partial(rules.put, principal=who.principal, key=key, role=role, expires_at=expires_at)
         grant, created = await grants.set(key, who.actor, decide)
         proof = await _receipt(processes)
+        if proof is None and wants_minimal():
+            return Response(b"", 201 if created else 204, dict(MINIMAL))
         answer = json_answer({**shown(grant), **(proof.members if proof else {})}, 201 if created else 200)
         answer.headers.update(proof.headers if proof else {})
         return answer
@@ -89,6 +139,59 @@ async def _receipt(processes: Processes) -> Receipt | None:
     return None if seconds is None else await receipt(processes, seconds)
 
 
+def _groups(roster: Roster, tenant: str, subject: str) -> tuple[frozenset[str] | None, str]:
+    """The subject's groups, and where they are from."""
+    asked = request.args.getlist("group")
+    if asked:
+        return frozenset(asked), "request"
+    live = [socket.groups for socket in roster.of_tenant(tenant) if socket.subject == subject]
+    return (frozenset().union(*live), "sockets") if live else (None, "unknown")
+
+
+def _id(roster: Roster) -> str | None:
+    return roster.process.id if roster.process is not None else None
+
+
+def _decision(decision: Allowed | Denied) -> dict[str, Any]:
+    match decision:
+        case Allowed(role, until):
+            return {"allowed": True, "role": role.label, **({"until": rfc3339(until)} if until else {})}
+        case Denied(reason):
+            return {"allowed": False, "reason": reason}
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "rule": rule.kind,
+        "applies": rule.applies,
+        "member": rule.member,
+        "in_force": rule.in_force,
+        "grant": shown(rule.grant),
+    }
+
+
+def _sockets(roster: Roster, who: Caller, uuid: UUID, subject: str, others: int) -> dict[str, Any]:
+    """The sockets that hold the room on behalf of the subject; who they are in detail is for administrators."""
+    in_room = list(roster.in_room(who.tenant.slug, uuid))
+    held = []
+    for socket in in_room:
+        if subject in {socket.subject, "tenant:*", *(f"group:{name}" for name in socket.groups)}:
+            members = {"subject": socket.subject, "since": rfc3339(socket.since)}
+            role = socket.rooms.get(uuid)
+            if role is not None:
+                members["role"] = role.label
+            if rules.ADMIN_SCOPE in who.principal.scopes:
+                members |= {"sid": socket.sid, "address": socket.address}
+            held.append(members)
+    return {
+        "process": _id(roster),
+        "other_processes": others,
+        "in_room": len(in_room),
+        "of_subject": len(held),
+        "held": held[:_MOST_SOCKETS],
+    }
+
+
 def shown(grant: Grant) -> dict[str, Any]:
     """A grant as answers show it; times as in RFC 3339."""
     members: dict[str, Any] = {"subject": grant.key.subject, "role": grant.role.label}
@@ -98,8 +201,3 @@ def shown(grant: Grant) -> dict[str, Any]:
     if grant.granted_at is not None:
         members["granted_at"] = rfc3339(grant.granted_at)
     return members
-
-
-def rfc3339(at: datetime) -> str:
-    """An aware UTC time as text (RFC 3339), to the millisecond."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -11,7 +11,7 @@ from quart_schema import document_response, tag
 from livedocs.errors import Unavailable
 from livedocs.http.bodies import json_answer
 from livedocs.http.problems import problem
-from livedocs.http.reference import Health, Readiness
+from livedocs.http.shapes import Health, Readiness
 from livedocs.telemetry import get_logger
 
 _log = get_logger(__name__)

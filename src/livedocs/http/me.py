@@ -14,18 +14,19 @@ from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_response, tag
 
 from livedocs.access.acl import Allowed, decide
-from livedocs.errors import BadRequest, InvalidCursor
+from livedocs.errors import InvalidCursor
 from livedocs.http.bodies import json_answer
 from livedocs.http.caller import caller
-from livedocs.http.grants import rfc3339
-from livedocs.http.reference import Me, MyDocuments, Paging
+from livedocs.http.documents import tenant_collection
+from livedocs.http.paging import page_limit
+from livedocs.http.shapes import Me, MyDocuments, MyDocumentsQuery
+from livedocs.http.times import rfc3339
 from livedocs.model import Grant
+from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
 
-MOST = 500
 
-
-def blueprint(grants: Grants) -> Blueprint:
+def blueprint(grants: Grants, documents: Documents) -> Blueprint:
     """The routes under `/v1/me`."""
     routes = Blueprint("me", __name__, url_prefix="/v1/me")
 
@@ -49,17 +50,27 @@ def blueprint(grants: Grants) -> Blueprint:
 
     @routes.get("/documents")
     @tag(["me"])
-    @document_querystring(Paging)
+    @document_querystring(MyDocumentsQuery)
     @document_response(MyDocuments)
     async def my_documents() -> Response:
         """The UUIDs the caller has a grant on, in their order.
 
-        `next` is the `cursor` of the next page, null on the last one.
+        `next` is the `cursor` of the next page, null on the last one. With `collection`, only those that have a
+        document there: a page may then hold fewer than `limit`, and even none, though another one follows.
         """
         who = caller()
-        limit, after = _limit(request.args.get("limit")), parse_cursor(request.args.get("cursor"))
+        collection = request.args.get("collection")
+        if collection is not None:
+            tenant_collection(who, collection)
+        limit, after = page_limit(request.args.get("limit")), parse_cursor(request.args.get("cursor"))
         held = await grants.of_subjects(who.tenant.slug, who.principal.subjects, after=after, limit=limit + 1)
-        return json_answer(page(held, limit, datetime.now(UTC)))
+        found = page(held, limit, datetime.now(UTC))
+        if collection is not None:
+            there = await documents.having(
+                who.tenant, collection, [UUID(one["uuid"]) for one in found["documents"]]
+            )
+            found["documents"] = [one for one in found["documents"] if UUID(one["uuid"]) in there]
+        return json_answer(found)
 
     return routes
 
@@ -92,11 +103,3 @@ def parse_cursor(text: str | None) -> UUID | None:
         return UUID(bytes=base64.b64decode(text + "==", altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
         raise InvalidCursor from None
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return 100
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MOST:
-        raise BadRequest(f"limit is a number from 1 to {MOST}.", limit=text)
-    return int(text)

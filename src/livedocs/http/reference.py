@@ -1,138 +1,22 @@
-"""The description of the interface: shapes of bodies, `/openapi.json`, and `/docs` without other hosts."""
+"""The description of the interface: `/openapi.json`, and `/docs` without other hosts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import ConfigDict, Field, RootModel
-from pydantic.dataclasses import dataclass as model
 from quart import Blueprint, Response, current_app, render_template
 from quart_schema import Info, OpenAPIProvider, QuartSchema, hide
 from werkzeug.routing.rules import Rule
 
 from livedocs import __version__
 from livedocs.errors import LivedocsError
+from livedocs.http.contract import CONTRACTS, complete
 
 View = TypeVar("View", bound=Callable[..., Any])
-
-RoleName = Literal["reader", "writer", "owner"]
-
-
-class Document(RootModel[dict[str, Any]]):
-    """A document: any JSON object, its values in relaxed Extended JSON v2; answers have its `uuid` first."""
-
-
-class MergePatch(RootModel[dict[str, Any]]):
-    """A JSON Merge Patch (RFC 7396)."""
-
-
-class NoBody(RootModel[None]):
-    """Nothing."""
-
-
-@model(config=ConfigDict(extra="forbid"))
-class GrantBody:
-    """What a subject is to have."""
-
-    role: RoleName
-    expires_at: datetime | None = Field(None, description="When it ends (RFC 3339); without it, it does not.")
-
-
-@dataclass
-class PendingProcess:
-    """A live server process that has not applied a change yet."""
-
-    process: str
-    host: str
-    pid: int
-
-
-@dataclass
-class GrantShown:
-    """What a subject has."""
-
-    subject: str
-    role: RoleName
-    granted_by: str
-    granted_at: datetime | None = None
-    expires_at: datetime | None = None
-    applied: bool | None = None
-    pending: list[PendingProcess] | None = None
-
-
-@dataclass
-class Applied:
-    """How far a removed grant's end has got, when the request asked to wait for it."""
-
-    uuid: str
-    subject: str
-    applied: bool
-    pending: list[PendingProcess]
-
-
-@dataclass
-class GrantList:
-    """Every grant on a UUID."""
-
-    uuid: str
-    grants: list[GrantShown]
-
-
-@dataclass
-class Me:
-    """The caller."""
-
-    tenant: str
-    subject: str
-    name: str
-    groups: list[str]
-    scopes: list[str]
-    client_id: str
-    expires_at: datetime
-
-
-@dataclass
-class Paging:
-    """Which page."""
-
-    cursor: str | None = None
-    limit: int | None = None
-
-
-@dataclass
-class MyDocument:
-    """A UUID, and what the caller may do with it."""
-
-    uuid: str
-    role: RoleName
-
-
-@dataclass
-class MyDocuments:
-    """One page."""
-
-    documents: list[MyDocument]
-    next: str | None
-
-
-@dataclass
-class Health:
-    """Alive."""
-
-    status: Literal["ok"]
-
-
-@dataclass
-class Readiness:
-    """Ready."""
-
-    ready: Literal[True]
-    checks: dict[str, bool]
 
 
 def media_type(name: str) -> Callable[[View], View]:
@@ -157,11 +41,6 @@ _PROBLEM = {
         "code": {"type": "string", "description": "Stable; what a program goes by."},
     },
 }
-_CONDITIONS = [
-    {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
-    for name in ("If-Match", "If-None-Match")
-]
-
 
 _VARIABLE = re.compile(r"<(?:[^:<>]*:)?([^<>]+)>")
 
@@ -178,12 +57,12 @@ class _Provider(OpenAPIProvider):
         paths, components = super().build_paths(rule)
         further = getattr(self._app.view_functions[rule.endpoint], "livedocs_media_type", None)
         [operations] = paths.values()
-        for method, operation in operations.items():
-            self._complete(rule, method, operation, further)
+        for operation in operations.values():
+            self._complete(rule, operation, further)
         # The library's own pattern loses the parameter in front of one with a converter.
         return {_VARIABLE.sub(r"{\1}", rule.rule): operations}, components
 
-    def _complete(self, rule: Rule, method: str, operation: dict[str, Any], further: str | None) -> None:
+    def _complete(self, rule: Rule, operation: dict[str, Any], further: str | None) -> None:
         body = operation.get("requestBody")
         if body is not None:
             body["required"] = True
@@ -197,8 +76,8 @@ class _Provider(OpenAPIProvider):
         problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         responses["default"] = {"description": "Refused; `code` says why.", "content": problem}
         operation["responses"] = responses
-        if rule.endpoint.startswith("documents.") and method != "post":
-            operation["parameters"] = [*operation["parameters"], *_CONDITIONS]
+        if rule.endpoint in CONTRACTS:
+            complete(operation, CONTRACTS[rule.endpoint])
         if rule.endpoint.startswith("health."):
             operation["security"] = []
 

@@ -6,16 +6,18 @@ of refusals by `$refused` and of nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from livedocs import extjson
 from livedocs.access.credentials import well_formed
+from livedocs.access.limits import Kind, Limits
 from livedocs.changes import cursor
 from livedocs.changes.event import RoomKey
-from livedocs.errors import BadRequest, InvalidCursor, InvalidUuid, LivedocsError, UnknownCollection
+from livedocs.errors import BadRequest, InvalidCursor, InvalidUuid, LivedocsError, RateLimited, UnknownCollection
 from livedocs.live import frames
 from livedocs.live.client import Client
 from livedocs.live.fanout import Fanout, event_frame
@@ -31,11 +33,11 @@ class JoinArguments:
     """JoinRoom's arguments: the good UUIDs, the codes of the others as they were written, and the options."""
 
     uuids: list[UUID]
-    refused: dict[str, dict[str, str]]
+    refused: dict[str, dict[str, Any]]
     wish: Wish
 
 
-def read_uuids(items: Any) -> tuple[list[UUID], dict[str, dict[str, str]]]:
+def read_uuids(items: Any) -> tuple[list[UUID], dict[str, dict[str, Any]]]:
     """The UUIDs of a list from a client, and a refusal for each item that is none.
 
     Raises:
@@ -45,7 +47,7 @@ def read_uuids(items: Any) -> tuple[list[UUID], dict[str, dict[str, str]]]:
         detail = "The first argument is a list of UUIDs."
         raise BadRequest(detail)
     uuids: list[UUID] = []
-    refused: dict[str, dict[str, str]] = {}
+    refused: dict[str, dict[str, Any]] = {}
     for item in items:
         try:
             uuids.append(parse_uuid(item))
@@ -94,14 +96,26 @@ def _read_collections(names: Any, tenant: Tenant) -> frozenset[str] | None:
     return frozenset(names)
 
 
+def refusal(error: LivedocsError) -> dict[str, Any]:
+    """What a socket is told of an error: its code, and when to come back if that is known."""
+    told: dict[str, Any] = {"code": error.on_socket()}
+    if isinstance(error, RateLimited) and error.retry_after is not None:
+        told["retry_after_ms"] = math.ceil(error.retry_after * 1000)
+    return told
+
+
 class Calls:
     """Answers `JoinRoom`, `LeaveRoom`, `Check` and `Reauth`.
 
     Args:
         reauthenticate: puts a client under a new token; raises LivedocsError and leaves it as it was.
+        limits: how many events, and joins, a client may send; none without.
     """
 
-    def __init__(self, joins: Joins, fanout: Fanout, reauthenticate: Reauthenticate) -> None:
+    def __init__(
+        self, joins: Joins, fanout: Fanout, reauthenticate: Reauthenticate, limits: Limits | None = None
+    ) -> None:
+        self._limits = limits
         self._joins = joins
         self._fanout = fanout
         self._reauthenticate = reauthenticate
@@ -112,22 +126,36 @@ class Calls:
             "Reauth": self._reauth,
         }
 
-    async def answer(self, client: Client, call: Call) -> None:
-        """Do what one event asks for. Events of one socket are answered one after the other."""
+    async def answer(self, client: Client, call: Call) -> bool:
+        """Do what one event asks for. Events of one socket are answered one after the other.
+
+        Returns:
+            False when it was refused because there were too many.
+        """
+        try:
+            self._count(client, "events")
+        except RateLimited as error:
+            self._complain(client, call, error, {})
+            return False
         handler = self._handlers.get(call.name)
         if handler is None:
             self._complain(client, call, BadRequest("There is no such event.", event=call.name), {})
         else:
             await handler(client, call)
+        return True
+
+    def _count(self, client: Client, kind: Kind, count: int = 1) -> None:
+        if self._limits is not None:
+            self._limits.address(kind, client.address, count)
+            self._limits.caller(kind, client.principal, count)
 
     def _complain(self, client: Client, call: Call, error: LivedocsError, empty: dict[str, Any]) -> None:
         """Refuse a whole call."""
+        told = {**refusal(error), "detail": error.detail}
         if call.ack is None:
-            client.send(
-                frames.event("$refused", {"uuid": None, "code": error.on_socket(), "detail": error.detail})
-            )
+            client.send(frames.event("$refused", {"uuid": None, **told}))
         else:
-            client.send(frames.ack(call.ack, {**empty, "code": error.on_socket(), "detail": error.detail}))
+            client.send(frames.ack(call.ack, {**empty, **told}))
 
     async def _join(self, client: Client, call: Call) -> None:
         try:
@@ -140,18 +168,25 @@ class Calls:
         except BadRequest as error:
             self._complain(client, call, error, {"joined": {}, "refused": {}})
             return
+        try:
+            self._count(client, "joins", len(asked.uuids))
+        except RateLimited as error:
+            refused = {**asked.refused, **{str(uuid): refusal(error) for uuid in asked.uuids}}
+            self._answer_join(client, call, {}, refused)
+            return
         outcome = await self._joins.join(client, asked.uuids, asked.wish)
         # No await from here to the end: the answer, then what was missed, then whatever comes next.
         self._answer_join(client, call, outcome.joined, {**asked.refused, **outcome.refused})
         for change in outcome.replay:
             self._fanout.deliver(client, event_frame(change), change.room)
+        self._joins.complete(client, outcome)
 
     def _answer_join(
         self,
         client: Client,
         call: Call,
-        joined: dict[str, dict[str, Any]],
-        refused: dict[str, dict[str, str]],
+        joined: Mapping[str, Mapping[str, Any]],
+        refused: Mapping[str, Mapping[str, Any]],
     ) -> None:
         if call.ack is not None:
             client.send(frames.ack(call.ack, {"joined": joined, "refused": refused}))

@@ -76,6 +76,9 @@ class Fanout:
     # -- changes --
 
     def _document(self, change: DocumentChange) -> None:
+        if change.doubtful:
+            self._send_whole(change)
+            return
         frame: Frame | None = None
         for membership in self.rooms.of_room(change.room):
             if membership.wants(change):
@@ -84,6 +87,13 @@ class Fanout:
                 self.deliver(membership.member, frame, change.room)
         if frame is not None:
             self._metrics.latency.observe(max(0.0, (self.clock() - change.wall).total_seconds()))
+
+    def _send_whole(self, change: DocumentChange) -> None:
+        """In place of an update that could be read in two ways, the state it led to."""
+        clients = [m.member for m in self.rooms.of_room(change.room) if m.wants(change)]
+        if self._resyncs is not None:
+            for client in clients:
+                self._resyncs.resync(client, [change.room], "ambiguous_path")
 
     def deliver(self, client: Client, frame: Frame, room: RoomKey) -> None:
         """Write one room event to one client."""

@@ -68,6 +68,30 @@ class Outcome:
     joined: dict[str, dict[str, Any]]
     refused: dict[str, dict[str, Any]]
     replay: list[DocumentChange]
+    # Rooms, by reason, whose replay leaves something out: their newest state has to come behind it.
+    incomplete: dict[RoomKey, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Missed:
+    """The changes a membership is owed, and why they are not all, if they are not."""
+
+    replay: list[DocumentChange]
+    incomplete: str | None
+
+
+def _missed(changes: list[DocumentChange], *, begin: str, first: str) -> _Missed:
+    """What of a room's changes is replayed: those behind `first`, up to one that nobody could read for certain.
+
+    `access`: there are changes behind the cursor `begin` from before the grants in force began. They are not
+    replayed, so what comes after them has no sure ground.
+    """
+    replay = [change for change in changes if change.token > first]
+    incomplete = "access" if any(begin < change.token <= first for change in changes) else None
+    for index, change in enumerate(replay):
+        if change.doubtful:
+            return _Missed(replay[:index], "ambiguous_path")
+    return _Missed(replay, incomplete)
 
 
 class Joins:
@@ -107,10 +131,10 @@ class Joins:
     async def join(self, client: Client, uuids: Sequence[UUID], wish: Wish) -> Outcome:
         """Let the client into the rooms it may be in.
 
-        The caller writes the answer and then `replay`, without an await. Never raises for what the client asked:
-        every UUID is either joined or refused.
+        The caller writes the answer and then `replay`, without an await, and calls `complete`. Never raises for
+        what the client asked: every UUID is either joined or refused.
         """
-        outcome = Outcome({}, {}, [])
+        outcome = Outcome({}, {}, [], {})
         wanted = self._within_limits(client, uuids, outcome)
         if not wanted:
             return outcome
@@ -136,6 +160,11 @@ class Joins:
                 self._let_in(membership, snapshot, wish, outcome)
         outcome.replay.sort(key=lambda change: change.token)
         return outcome
+
+    def complete(self, client: Client, outcome: Outcome) -> None:
+        """Have what a replay had to leave out made up for by `$resync`; for right behind the replay."""
+        for room, reason in outcome.incomplete.items():
+            self.resync(client, [room], reason)
 
     def _within_limits(self, client: Client, uuids: Sequence[UUID], outcome: Outcome) -> list[UUID]:
         wanted = list(dict.fromkeys(uuids))
@@ -169,7 +198,13 @@ class Joins:
             raise Unavailable(detail)
 
     async def _look(
-        self, who: Principal, tenant: Tenant, uuids: list[UUID], begins: Sequence[str] | None, *, documents: bool
+        self,
+        who: Principal,
+        tenant: Tenant,
+        uuids: list[UUID],
+        begins: Collection[str] | None,
+        *,
+        documents: bool,
     ) -> Snapshot:
         """The snapshot a join rests on: never older than what the history can continue.
 
@@ -177,13 +212,12 @@ class Joins:
         With None, what lies up to the snapshot need not have gone through.
         """
         for _ in range(_ATTEMPTS):
-            documents = documents or not all(self._history.covers(begin, tenant.slug) for begin in begins or ())
             with_documents = frozenset(uuids) if documents else frozenset()
             snapshot = await self._gate.look(who, tenant, uuids, with_documents)
             if begins is not None:
                 # A cursor may be ahead of this process; what lies between must be here to be told apart.
                 await self._progress.passed(snapshot.at)
-            if not documents and not all(self._resumable(begin, snapshot.at, tenant) for begin in begins or ()):
+            if not documents and not all(self._resumable(begin, snapshot, tenant) for begin in begins or ()):
                 documents = True
                 continue
             # Asked after the last await: a restart may have taken a revoke behind the snapshot with it.
@@ -192,9 +226,9 @@ class Joins:
             await asyncio.sleep(_RETRY)
         raise Unavailable
 
-    def _resumable(self, since: str, at: Timestamp, tenant: Tenant) -> bool:
+    def _resumable(self, since: str, snapshot: Snapshot, tenant: Tenant) -> bool:
         """Whether everything after that cursor is in the history, and the cursor is not from another future."""
-        return self._history.covers(since, tenant.slug) and since <= cursor.after(at)
+        return self._history.covers(since, tenant.slug) and since <= cursor.after(snapshot.at)
 
     def _refuse(self, membership: Membership, error: LivedocsError, outcome: Outcome) -> None:
         self._fanout.remove(membership)
@@ -211,12 +245,19 @@ class Joins:
             outcome.refused[str(uuid)] = {"code": Forbidden.on_socket()}
             return
         begin = _begin(membership, wish)
-        resync = begin is not None and not self._resumable(begin, snapshot.at, membership.member.tenant)
+        resync = begin is not None and not self._resumable(begin, snapshot, membership.member.tenant)
+        if resync and snapshot.grants[uuid] and uuid not in snapshot.documents:
+            # A grant has run out since the snapshot was read: it was without the documents that are needed now.
+            self._refuse(membership, Unavailable(), outcome)
+            return
         begin = None if resync else begin
-        replay = self._activate(membership, snapshot, wish, begin)
-        if replay is None:
+        missed = self._activate(membership, snapshot, wish, begin)
+        if missed is None:
             self._refuse(membership, Forbidden(), outcome)
             return
+        replay = missed.replay
+        if missed.incomplete is not None:
+            outcome.incomplete[membership.room] = missed.incomplete
         answer: dict[str, Any] = {"role": membership.role.label, "cursor": cursor.after(snapshot.at)}
         if begin is not None and replay:
             # Not lost before the replay has arrived, the cursor leads through it again.
@@ -235,8 +276,8 @@ class Joins:
 
     def _activate(
         self, membership: Membership, snapshot: Snapshot, wish: Wish, begin: str | None
-    ) -> list[DocumentChange] | None:
-        """Make the membership live. Returns what is to be replayed, or None when it may not be in the room.
+    ) -> _Missed | None:
+        """Make the membership live. Returns what it has missed, or None when it may not be in the room.
 
         `begin` is the cursor to resume from; None begins at the snapshot.
         """
@@ -257,13 +298,11 @@ class Joins:
         membership.after = max(horizon, self._history.position)
         membership.active = True
         self._fanout.settle(membership, "revoked", now)
-        return [
-            change
-            for change in changes
-            if isinstance(change, DocumentChange)
-            and change.token > first
-            and (membership.collections is None or change.collection in membership.collections)
-        ]
+        return _missed(
+            [c for c in changes if isinstance(c, DocumentChange) and membership.takes(c)],
+            begin=horizon if begin is None else begin,
+            first=first,
+        )
 
     # -- resync --
 
@@ -324,8 +363,8 @@ class Joins:
 
     def _send_resync(self, membership: Membership, snapshot: Snapshot, reason: str) -> None:
         client: Client = membership.member
-        replay = self._activate(membership, snapshot, Wish(collections=membership.collections), None)
-        if replay is None:
+        missed = self._activate(membership, snapshot, Wish(collections=membership.collections), None)
+        if missed is None:
             self._fanout.evict(membership, "revoked")
             return
         self._metrics.resyncs.labels(reason).inc()
@@ -340,8 +379,10 @@ class Joins:
                 },
             )
         )
-        for change in replay:
+        for change in missed.replay:
             self._fanout.deliver(client, event_frame(change), change.room)
+        if missed.incomplete is not None:
+            self.resync(client, [membership.room], missed.incomplete)
 
     # -- a caller who has changed --
 

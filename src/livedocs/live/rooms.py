@@ -56,12 +56,12 @@ class Membership:
         self.timer: Any = None
 
     def wants(self, change: DocumentChange) -> bool:
-        """Whether a change in its room is for it."""
-        return (
-            self.active
-            and change.token > self.after
-            and (self.collections is None or change.collection in self.collections)
-        )
+        """Whether a change in its room is for it, now."""
+        return self.active and change.token > self.after and self.takes(change)
+
+    def takes(self, change: DocumentChange) -> bool:
+        """Whether a change is of a collection it has asked for."""
+        return self.collections is None or change.collection in self.collections
 
     def concerns(self, change: GrantChange) -> bool:
         """Whether a grant change in its room is about it, and not already known to it."""

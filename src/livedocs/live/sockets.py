@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from uuid import uuid4
 
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.credentials import check_origin, origin_from, well_formed
+from livedocs.access.limits import Limits
 from livedocs.access.principal import Principal
 from livedocs.config import Settings
 from livedocs.errors import (
@@ -30,7 +30,8 @@ from livedocs.errors import (
     Unauthenticated,
 )
 from livedocs.live import frames, transport
-from livedocs.live.calls import Calls
+from livedocs.live.calls import Calls, refusal
+from livedocs.live.census import Census
 from livedocs.live.client import Bounds, Client
 from livedocs.live.fanout import Fanout
 from livedocs.live.joins import Joins
@@ -42,6 +43,9 @@ from livedocs.model import Tenant
 from livedocs.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
+
+# Whoever goes on sending after as many refusals in a row does not read them.
+_MOST_REFUSED = 100
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -111,8 +115,11 @@ class Sockets:
         sessions: Sessions,
         wheel: TimerWheel,
         edge: Edge,
+        limits: Limits,
         metrics: Metrics,
+        ended: Callable[[Client], None] = lambda _: None,
     ) -> None:
+        self._ended = ended
         self._settings = settings
         self._authenticator = authenticator
         self._joins = joins
@@ -121,13 +128,11 @@ class Sockets:
         self._wheel = wheel
         self._edge = edge
         self._metrics = metrics
-        self._calls = Calls(joins, fanout, self._reauthenticate)
+        self._limits = limits
+        self._census = Census(settings)
+        self._calls = Calls(joins, fanout, self._reauthenticate, limits)
         self._bounds = Bounds(settings.socket_queue_bytes, settings.socket_queue_messages)
         self._clients: dict[str, Client] = {}
-        self._per_user: Counter[tuple[str, str]] = Counter()
-        # Every accepted WebSocket, CONNECTed or not, and those among them that nobody has vouched for yet.
-        self._open = 0
-        self._waiting = 0
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -145,23 +150,23 @@ class Sockets:
             await self._refuse_http(send)
             return
         await receive()
+        address = self._edge.address(scope)
         try:
-            admitted = await self._admit(scope)
+            admitted = await self._admit(scope, address)
         except LivedocsError as error:
             self._metrics.handshakes.labels(error.on_socket()).inc()
             await self._refuse(send, error)
             return
-        self._open += 1
-        self._waiting += admitted is None
+        vouched = admitted is not None
+        self._census.opened(address, vouched=vouched)
         self._empty.clear()
         try:
             transport.decline_compression(send)
             await send({"type": "websocket.accept"})
             await self._serve(scope, receive, send, admitted)
         finally:
-            self._open -= 1
-            self._waiting -= admitted is None
-            if not self._open:
+            self._census.ended(address, vouched=vouched)
+            if not self._census.open:
                 self._empty.set()
 
     async def _refuse_http(self, send: Send) -> None:
@@ -177,23 +182,23 @@ class Sockets:
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
 
-    async def _admit(self, scope: Scope) -> _Admitted | None:
+    async def _admit(self, scope: Scope, address: str) -> _Admitted | None:
         """Who is asking; None for a program that will say so in CONNECT.
 
         Raises:
             LivedocsError: the WebSocket is not to be accepted.
         """
         headers = scope["headers"]
+        # Before anything is done for it, such as asking the OAuth service about its token.
+        self._limits.address("handshakes", address)
         check_handshake(scope["query_string"])
         origin = origin_from(headers)
         found = await self._checked(scope)
-        if found is None:
-            if origin is not None:
-                raise Unauthenticated
-            if self._waiting >= self._settings.max_waiting_sockets:
-                raise TooManyConnections(retry_after=1)
-        if self._draining or self._open >= self._settings.max_sockets:
+        if found is None and origin is not None:
+            raise Unauthenticated
+        if self._draining:
             raise TooManyConnections(retry_after=1)
+        self._census.check_open(address, vouched=found is not None)
         return found
 
     async def _checked(self, scope: Scope) -> _Admitted | None:
@@ -206,6 +211,7 @@ class Sockets:
             return None
         principal, tenant, credential = found
         check_origin(origin, credential, self._settings.origins)
+        self._limits.caller("handshakes", principal)
         return _Admitted(principal, tenant, credential.token)
 
     # -- one socket --
@@ -265,7 +271,7 @@ class Sockets:
                 client = self._welcome(scope, outbox, admitted)
             except LivedocsError as error:
                 self._metrics.handshakes.labels(error.on_socket()).inc()
-                outbox.write(frames.connect_error(error.detail, {"code": error.on_socket()}))
+                outbox.write(frames.connect_error(error.detail, refusal(error)))
                 outbox.close(1008)
                 return None
             heartbeat.connected = True
@@ -285,13 +291,13 @@ class Sockets:
         if not well_formed(token):
             raise InvalidToken
         principal, tenant = await self._authenticator.token(token)
+        if admitted is None:
+            self._limits.caller("handshakes", principal)
         return _Admitted(principal, tenant, token)
 
     def _welcome(self, scope: Scope, outbox: Outbox, admitted: _Admitted) -> Client:
         principal = admitted.principal
-        user = (principal.tenant, principal.subject)
-        if self._per_user[user] >= self._settings.max_sockets_per_user:
-            raise TooManyConnections
+        self._census.connected(principal)
         client = Client(
             uuid4().hex,
             principal,
@@ -302,7 +308,6 @@ class Sockets:
             since=time.time(),
         )
         self._clients[client.sid] = client
-        self._per_user[user] += 1
         self._sessions.attach(client, admitted.token)
         self._metrics.sockets.labels(principal.tenant).inc()
         self._metrics.handshakes.labels("ok").inc()
@@ -321,6 +326,8 @@ class Sockets:
         return parse(text)
 
     async def _converse(self, receive: Receive, client: Client, heartbeat: _Heartbeat) -> None:
+        # Events in a row that came too fast.
+        refused = 0
         while client.closed is None:
             match await self._next(receive):
                 case None | Leave():
@@ -328,7 +335,10 @@ class Sockets:
                 case Pong():
                     self._wheel.put(heartbeat, heartbeat.pong())
                 case Call() as call:
-                    await self._calls.answer(client, call)
+                    refused = 0 if await self._calls.answer(client, call) else refused + 1
+                    if refused > _MOST_REFUSED:
+                        self._metrics.disconnects.labels("rate_limited").inc()
+                        client.close("rate_limited")
                 case Connect():
                     # Each CONNECT is authenticated: a second one needs a connection of its own.
                     msg = "a second CONNECT"
@@ -336,15 +346,13 @@ class Sockets:
 
     def _forget(self, client: Client) -> None:
         client.closed = client.closed or "gone"
+        self._ended(client)
         for membership in tuple(self._fanout.rooms.of_member(client).values()):
             self._fanout.remove(membership)
         self._sessions.detach(client)
         del self._clients[client.sid]
-        user = (client.principal.tenant, client.principal.subject)
-        self._per_user[user] -= 1
-        if not self._per_user[user]:
-            del self._per_user[user]
-        self._metrics.sockets.labels(user[0]).dec()
+        self._census.disconnected(client.principal)
+        self._metrics.sockets.labels(client.principal.tenant).dec()
 
     async def _reauthenticate(self, client: Client, token: str) -> None:
         principal, _ = await self._authenticator.token(token, fresh=True)

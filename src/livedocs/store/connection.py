@@ -18,6 +18,7 @@ ACL = "acl"
 AUDIT = "audit"
 GUARDS = "guards"
 PROCESSES = "processes"
+IDEMPOTENCY = "idempotency"
 MIGRATIONS = "migrations"
 
 # Seconds. An election takes up to about twelve; a request gives up before, the stream calls again.

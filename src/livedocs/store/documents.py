@@ -7,7 +7,7 @@ whoever is allowed is allowed at a moment when the document was no newer: a revo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,10 +21,11 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.collection import ReturnDocument
 
 from livedocs.model import CollectionKey, Grant, GrantKey, Role, Tenant, grant_document, grant_id, parse_grant
-from livedocs.store.audit import Action, Actor, Audit
+from livedocs.store.audit import Action, Actor, Audit, Entry
 from livedocs.store.connection import ACL, MongoDocument
 from livedocs.store.failures import translated
 from livedocs.store.merge import Merged
+from livedocs.store.replays import Once, Replays
 from livedocs.store.transactions import Transactions
 
 _SECONDS = 10.0
@@ -102,10 +103,11 @@ Decision = Insert | Replace | Update | Delete
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The document afterwards (None when deleted), and whether it is new."""
+    """The document afterwards (None when deleted), whether it is new, and whether an earlier request made it."""
 
     document: MongoDocument | None
     created: bool = False
+    replayed: bool = False
 
 
 class Documents:
@@ -116,6 +118,7 @@ class Documents:
         self._acl = client[control_database][ACL]
         self._transactions = Transactions(client, control_database)
         self._audit = Audit(client, control_database)
+        self._replays = Replays(client, control_database)
 
     async def read(self, place: Place, subjects: Sequence[str]) -> DocumentState:
         """What a read is decided by; `known` says only what was seen on the way.
@@ -149,6 +152,50 @@ class Documents:
 
         return await self._transactions.run(place.tenant.slug, place.uuid, body)
 
+    async def create_once(
+        self,
+        place: Place,
+        subjects: Sequence[str],
+        actor: Actor,
+        decide: Callable[[DocumentState], Insert],
+        once: Once,
+    ) -> Outcome:
+        """`change` for a new document, unless this very request has made one: then that one, as it was made.
+
+        Raises:
+            Conflict: the key was used for another request, or a unique key is taken.
+            DocumentTooLarge, InvalidDocument: MongoDB, or the collection's validator, refuses the document.
+            Unavailable: MongoDB cannot be written now.
+        """
+        tenant = place.tenant.slug
+
+        async def body(session: AsyncClientSession) -> Outcome:
+            made = await self._replays.find(session, tenant, once)
+            if made is not None:
+                # The request is the same one, so its fields are those that the document was made of.
+                insert = decide(DocumentState((), None, known=False, now=datetime.now(UTC)))
+                return Outcome({**made, **insert.fields}, created=True, replayed=True)
+            state = await self._state(place, subjects, session)
+            outcome = await self._write(place, actor, state, decide(state), session)
+            document = outcome.document or {}
+            keys: MongoDocument = {name: document[name] for name in ("_id", place.key)}
+            await self._replays.keep(session, tenant, once, keys)
+            return outcome
+
+        return await self._transactions.run(tenant, place.uuid, body)
+
+    async def having(self, tenant: Tenant, collection: str, uuids: Iterable[UUID]) -> frozenset[UUID]:
+        """Those of the UUIDs that have a document in the collection.
+
+        Raises:
+            Unavailable: MongoDB cannot be read now.
+        """
+        key = tenant.collections[collection]
+        query = {key: {"$in": [Binary.from_uuid(uuid) for uuid in uuids]}}
+        with translated(seconds=_SECONDS):
+            found = await self._client[tenant.database][collection].find(query, {key: 1}).to_list()
+        return frozenset(document[key] for document in found if isinstance(document[key], UUID))
+
     async def _state(self, place: Place, subjects: Sequence[str], session: AsyncClientSession) -> DocumentState:
         grants = await self._grants(place, subjects, session)
         found = await self._collection(place).find(place.filter, session=session).limit(2).to_list()
@@ -181,10 +228,9 @@ class Documents:
             case Insert() as insert, None:
                 return Outcome(await self._insert(place, actor, insert, state.now, session), created=True)
             case Replace(fields), dict(document):
-                keys: MongoDocument = {"_id": document["_id"], place.key: place.uuid}
                 after = await self._collection(place).find_one_and_replace(
                     {"_id": {"$eq": document["_id"]}},
-                    {**keys, **fields},
+                    replacement(place, document, fields),
                     return_document=ReturnDocument.AFTER,
                     session=session,
                 )
@@ -193,7 +239,7 @@ class Documents:
                 return Outcome(await self._update(place, document, merged, session))
             case Delete(), dict(document):
                 await self._collection(place).delete_one({"_id": {"$eq": document["_id"]}}, session=session)
-                await self._record(session, actor, "document.delete", place)
+                await self._audit.record(session, actor, document_entry("document.delete", place))
                 return Outcome(None)
         msg = f"{type(decision).__name__} does not fit what was read"
         raise AssertionError(msg)
@@ -201,14 +247,13 @@ class Documents:
     async def _insert(
         self, place: Place, actor: Actor, insert: Insert, now: datetime, session: AsyncClientSession
     ) -> MongoDocument:
-        keys = {"_id": place.uuid} if place.key == "_id" else {"_id": ObjectId(), "uuid": place.uuid}
-        document: MongoDocument = {**keys, **insert.fields}
+        document = new_document(place, insert.fields)
         await self._collection(place).insert_one(document, session=session)
         if insert.owner is not None:
             key = GrantKey(place.tenant.slug, place.uuid, insert.owner)
             grant = Grant(key, Role.OWNER, None, actor.subject, now)
             await self._acl.insert_one(grant_document(grant), session=session)
-        await self._record(session, actor, "document.create", place, insert.owner)
+        await self._audit.record(session, actor, document_entry("document.create", place, insert.owner))
         return document
 
     async def _update(
@@ -216,22 +261,35 @@ class Documents:
     ) -> MongoDocument | None:
         if not merged.changes:
             return document
-        update = {
-            operator: fields
-            for operator, fields in (("$set", merged.set), ("$unset", dict.fromkeys(merged.unset, "")))
-            if fields
-        }
         return await self._collection(place).find_one_and_update(
-            {"_id": {"$eq": document["_id"]}}, update, return_document=ReturnDocument.AFTER, session=session
-        )
-
-    async def _record(
-        self, session: AsyncClientSession, actor: Actor, action: Action, place: Place, owner: str | None = None
-    ) -> None:
-        detail = {"collection": place.collection}
-        await self._audit.record(
-            session, actor, action, place.tenant.slug, place.uuid, subject=owner, detail=detail
+            {"_id": {"$eq": document["_id"]}},
+            update_of(merged),
+            return_document=ReturnDocument.AFTER,
+            session=session,
         )
 
     def _collection(self, place: Place) -> AsyncCollection[MongoDocument]:
         return self._client[place.tenant.database][place.collection]
+
+
+def new_document(place: Place, fields: Mapping[str, Any]) -> MongoDocument:
+    """A document of those fields, with the keys of a new one."""
+    keys = {"_id": place.uuid} if place.key == "_id" else {"_id": ObjectId(), "uuid": place.uuid}
+    return {**keys, **fields}
+
+
+def replacement(place: Place, document: Mapping[str, Any], fields: Mapping[str, Any]) -> MongoDocument:
+    """The fields with the keys of the document whose place they take."""
+    keys: MongoDocument = {"_id": document["_id"], place.key: place.uuid}
+    return {**keys, **fields}
+
+
+def update_of(merged: Merged) -> dict[str, Any]:
+    """The update that does what the patch says; only for one that changes something."""
+    operators = (("$set", merged.set), ("$unset", dict.fromkeys(merged.unset, "")))
+    return {operator: fields for operator, fields in operators if fields}
+
+
+def document_entry(action: Action, place: Place, owner: str | None = None) -> Entry:
+    """What the audit says of a document created or deleted."""
+    return Entry(action, place.tenant.slug, place.uuid, owner, {"collection": place.collection})

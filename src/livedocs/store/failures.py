@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pymongo
 from bson.errors import BSONError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.errors import DocumentTooLarge as BsonTooLarge
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
 from livedocs.errors import Conflict, DocumentTooLarge, InvalidDocument, LivedocsError, Unavailable
 from livedocs.telemetry import get_logger, redact
@@ -18,10 +18,13 @@ _log = get_logger(__name__)
 _RETRY_AFTER = 2.0
 _TOO_LARGE = frozenset({10334, 17419, 17420})
 _VALIDATION_FAILED = 121
+_DUPLICATE = frozenset({11000, 11001, 12582})
 
 
 def translate(error: PyMongoError | BSONError) -> LivedocsError:
     """What a caller is told about an error of MongoDB or its driver; the driver's words stay in the log."""
+    if isinstance(error, BulkWriteError):
+        error = _first(error)
     if isinstance(error, DuplicateKeyError):
         return Conflict()
     if isinstance(error, BsonTooLarge) or (isinstance(error, OperationFailure) and error.code in _TOO_LARGE):
@@ -32,6 +35,14 @@ def translate(error: PyMongoError | BSONError) -> LivedocsError:
         return InvalidDocument("The document has no BSON form.")
     _log.warning("mongodb_unavailable", error=type(error).__name__, detail=redact(str(error))[:500])
     return Unavailable("The database cannot answer now.", retry_after=_RETRY_AFTER)
+
+
+def _first(error: BulkWriteError) -> OperationFailure:
+    """The error of the one write at which an ordered bulk has stopped."""
+    failed = (error.details.get("writeErrors") or [{}])[0]
+    code, message = failed.get("code"), str(failed.get("errmsg", ""))
+    kind = DuplicateKeyError if code in _DUPLICATE else OperationFailure
+    return kind(message, code)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from livedocs.errors import NotFound
 from livedocs.model import Grant, GrantKey, grant_document, grant_id, parse_grant
-from livedocs.store.audit import Actor, Audit
+from livedocs.store.audit import Actor, Audit, Entry
 from livedocs.store.connection import ACL, MongoDocument
 from livedocs.store.failures import translated
 from livedocs.store.transactions import Transactions
@@ -123,17 +123,24 @@ class Grants:
         result = await self._acl.replace_one(
             {"_id": grant_id(grant.key)}, grant_document(grant), upsert=True, session=session
         )
-        detail: dict[str, Any] = {"role": grant.role.label}
-        if grant.expires_at is not None:
-            detail["expires_at"] = grant.expires_at
-        key = grant.key
-        await self._audit.record(
-            session, actor, "grant.set", key.tenant, key.uuid, subject=key.subject, detail=detail
-        )
+        await self._audit.record(session, actor, grant_set(grant))
         return result.upserted_id is not None
 
     async def _remove(self, session: AsyncClientSession, actor: Actor, key: GrantKey) -> None:
         result = await self._acl.delete_one({"_id": grant_id(key)}, session=session)
         if not result.deleted_count:
             raise NotFound("The subject has no grant on this UUID.")
-        await self._audit.record(session, actor, "grant.remove", key.tenant, key.uuid, subject=key.subject)
+        await self._audit.record(session, actor, grant_removed(key))
+
+
+def grant_set(grant: Grant) -> Entry:
+    """What the audit says of a grant put into force."""
+    detail: dict[str, Any] = {"role": grant.role.label}
+    if grant.expires_at is not None:
+        detail["expires_at"] = grant.expires_at
+    return Entry("grant.set", grant.key.tenant, grant.key.uuid, grant.key.subject, detail)
+
+
+def grant_removed(key: GrantKey) -> Entry:
+    """What the audit says of a grant taken away."""
+    return Entry("grant.remove", key.tenant, key.uuid, key.subject)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import OperationFailure
+from pymongo.write_concern import WriteConcern
 
 from livedocs.errors import BadRequest, Conflict, NotFound
 from livedocs.model import COLLECTION, SLUG, CollectionKey, Tenant
+from livedocs.store.audit import SYSTEM, Actor, Audit, Entry
 from livedocs.store.connection import TENANTS, MongoDocument
 from livedocs.store.failures import translated
 from livedocs.telemetry import get_logger
@@ -19,6 +22,9 @@ from livedocs.telemetry import get_logger
 _log = get_logger(__name__)
 
 _SECONDS = 30.0
+LIMITS = frozenset({"max_document_bytes"})
+"""The limits a tenant may have of its own; each only tightens the server's setting of that name."""
+
 _DATABASE = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
 _SYSTEM_DATABASES = frozenset({"admin", "local", "config"})
 # The collection is the event's name, and these names mean something else to a Socket.IO client.
@@ -55,6 +61,19 @@ def validate_collection(name: str, key: str) -> None:
         raise BadRequest("This name cannot be a registered collection.", collection=name)
     if key not in get_args(CollectionKey):
         raise BadRequest("A collection's key is _id or uuid.", key=key)
+
+
+def validate_limits(limits: Mapping[str, Any]) -> None:
+    """Refuse a limit that nobody would enforce.
+
+    Raises:
+        BadRequest: naming it.
+    """
+    for name, value in limits.items():
+        if name not in LIMITS:
+            raise BadRequest(f"A tenant's limits are {', '.join(sorted(LIMITS))}.", path=name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**53:
+            raise BadRequest("A limit is a whole number, at least 1.", path=name)
 
 
 def parse_tenant(document: Mapping[str, Any]) -> Tenant | None:
@@ -101,6 +120,7 @@ class Tenants:
         self._client = client
         self._control_database = control_database
         self._tenants = client[control_database][TENANTS]
+        self._audit = Audit(client, control_database)
 
     async def all(self) -> list[Tenant]:
         """Every tenant that can be served, by slug.
@@ -128,7 +148,7 @@ class Tenants:
             document = await self._tenants.find_one({"_id": {"$eq": slug}})
         return parse_tenant(document) if document is not None else None
 
-    async def create(self, tenant: Tenant) -> None:
+    async def create(self, tenant: Tenant, actor: Actor = SYSTEM) -> None:
         """Make the tenant's collections and register it.
 
         Raises:
@@ -145,9 +165,14 @@ class Tenants:
                     raise Conflict("There is a tenant of this slug.", slug=tenant.slug)
             for name, key in tenant.collections.items():
                 await self._prepare(tenant.database, name, key)
-            await self._tenants.insert_one(_stored(tenant))
+            collections = {"collections": sorted(tenant.collections), "database": tenant.database}
+            await self._audited(
+                lambda session: self._tenants.insert_one(_stored(tenant), session=session),
+                actor,
+                Entry("tenant.create", tenant.slug, detail=collections),
+            )
 
-    async def register(self, slug: str, collection: str, key: CollectionKey) -> None:
+    async def register(self, slug: str, collection: str, key: CollectionKey, actor: Actor = SYSTEM) -> None:
         """Stream a further collection of that tenant, which may exist already.
 
         Raises:
@@ -167,18 +192,66 @@ class Tenants:
             field = {
                 "$setField": {"field": {"$literal": collection}, "input": "$collections", "value": {"key": key}}
             }
-            await self._tenants.update_one({"_id": {"$eq": slug}}, [{"$set": {"collections": field}}])
+            entry = Entry("tenant.register", slug, detail={"collection": collection, "key": key})
+            await self._update(slug, [{"$set": {"collections": field}}], actor, entry)
 
-    async def set_status(self, slug: str, status: Literal["active", "suspended"]) -> None:
-        """Let the tenant's people in, or keep them out.
+    async def set_status(self, slug: str, status: Literal["active", "suspended"], actor: Actor = SYSTEM) -> None:
+        """Let the tenant's people in, or keep them out. A deletion that was asked for is forgotten.
 
         Raises:
             NotFound: there is no such tenant.
         """
+        update = {"$set": {"status": status}, "$unset": {"deletion": ""}}
+        entry = Entry("tenant.resume" if status == "active" else "tenant.suspend", slug)
         with translated(seconds=_SECONDS):
-            result = await self._tenants.update_one({"_id": {"$eq": slug}}, {"$set": {"status": status}})
-        if not result.matched_count:
-            raise NotFound("There is no tenant of this slug.", slug=slug)
+            await self._update(slug, update, actor, entry)
+
+    async def set_limits(self, slug: str, limits: Mapping[str, int], actor: Actor = SYSTEM) -> None:
+        """Put these limits in place of the tenant's present ones.
+
+        Raises:
+            BadRequest: a limit that there is not, or a value that cannot be one.
+            NotFound: there is no such tenant.
+        """
+        validate_limits(limits)
+        with translated(seconds=_SECONDS):
+            entry = Entry("tenant.limits", slug, detail=dict(limits))
+            await self._update(slug, {"$set": {"limits": dict(limits)}}, actor, entry)
+
+    async def unkeyed(self, slug: str, collection: str, *, most: int) -> int:
+        """How many documents of a registered collection have no UUID, counted up to `most`. They are not streamed.
+
+        Raises:
+            NotFound: there is no such tenant or collection.
+        """
+        tenant = await self.get(slug)
+        if tenant is None or collection not in tenant.collections:
+            raise NotFound("There is no such tenant or collection.", slug=slug, collection=collection)
+        without: dict[str, Any] = {tenant.collections[collection]: {"$not": {"$type": "binData"}}}
+        with translated(seconds=_SECONDS):
+            return await self._client[tenant.database][collection].count_documents(without, limit=most)
+
+    async def _update(
+        self, slug: str, update: Mapping[str, Any] | list[dict[str, Any]], actor: Actor, entry: Entry
+    ) -> None:
+        async def write(session: AsyncClientSession) -> None:
+            result = await self._tenants.update_one({"_id": {"$eq": slug}}, update, session=session)
+            if not result.matched_count:
+                raise NotFound("There is no tenant of this slug.", slug=slug)
+
+        await self._audited(write, actor, entry)
+
+    async def _audited(
+        self, write: Callable[[AsyncClientSession], Awaitable[Any]], actor: Actor, entry: Entry
+    ) -> None:
+        """Write, and say so in the audit, in one transaction."""
+
+        async def body(session: AsyncClientSession) -> None:
+            await write(session)
+            await self._audit.record(session, actor, entry)
+
+        async with self._client.start_session() as session:
+            await session.with_transaction(body, write_concern=WriteConcern("majority"))
 
     async def _prepare(self, database_name: str, collection: str, key: CollectionKey) -> None:
         """Make the collection what the API and the stream need; safe to repeat.

@@ -1,4 +1,4 @@
-"""Transactions over a tenant's database and the control database, one UUID at a time.
+"""Transactions over a tenant's database and the control database, on one UUID or some.
 
 A transaction of MongoDB reads a snapshot: two of them that read the same documents and write different ones both
 commit. So a write could slip in behind the revoke that forbids it, two callers could both become the first owner
@@ -11,13 +11,13 @@ Source: https://www.mongodb.com/docs/manual/core/transactions-production-conside
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
 from bson.binary import Binary
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -33,13 +33,17 @@ Body = Callable[[AsyncClientSession], Awaitable[T]]
 
 
 class Transactions:
-    """Runs bodies, each as a transaction under the guard of one UUID."""
+    """Runs bodies, each as a transaction under the guards of the UUIDs it is about."""
 
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
         self._client = client
         self._guards = client[control_database][GUARDS]
 
     async def run(self, tenant: str, uuid: UUID, body: Body[T]) -> T:
+        """`run_all` for one UUID."""
+        return await self.run_all(tenant, (uuid,), body)
+
+    async def run_all(self, tenant: str, uuids: Collection[UUID], body: Body[T]) -> T:
         """What the body returns, once it is committed; the body may run several times.
 
         An exception of the body aborts the transaction and is raised.
@@ -50,11 +54,10 @@ class Transactions:
         """
 
         async def guarded(session: AsyncClientSession) -> T:
-            await self._guards.update_one(
-                {"_id": {"tenant": tenant, "uuid": Binary.from_uuid(uuid)}},
-                {"$set": {"at": datetime.now(UTC)}, "$inc": {"writes": 1}},
-                upsert=True,
-                session=session,
+            touch = {"$set": {"at": datetime.now(UTC)}, "$inc": {"writes": 1}}
+            keys = [{"tenant": tenant, "uuid": Binary.from_uuid(uuid)} for uuid in sorted(set(uuids))]
+            await self._guards.bulk_write(
+                [UpdateOne({"_id": key}, touch, upsert=True) for key in keys], session=session
             )
             return await body(session)
 

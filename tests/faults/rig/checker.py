@@ -13,12 +13,15 @@ from typing import Any
 import orjson
 
 from rig.epochs import Epoch, Reader, Refusal, segments
-from rig.recording import Connection, Delivered, Recording, Room, Write
+from rig.recording import Connection, Delivered, Recording, Room, Told, Write
 from rig.world import END, Event, World
 
 # A refusal is judged only by what was so for this long before it was asked for: while a deposed primary has not
 # noticed, a snapshot is as old as the primary's idleness. Seconds.
 _STALE = 30.0
+# Faults by which sockets are made slow, and the seconds it takes at most until everyone has had its `$resync`.
+_SLOW = frozenset({"stall_client", "stall_sockets"})
+_RESYNC_TIME = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,12 @@ class _Seen:
 
     def __init__(self, connections: Iterable[Connection]) -> None:
         self._marks: dict[str, list[tuple[float, str]]] = {}
+        self.resyncs: dict[str, list[float]] = {}
         for connection in connections:
             for entry in connection.entries:
+                # One for `access` concerns nobody else.
+                if isinstance(entry, Told) and entry.name == "$resync" and entry.body.get("reason") != "access":
+                    self.resyncs.setdefault(connection.process, []).append(entry.at)
                 if isinstance(entry, Delivered):
                     mark = (entry.at, str(entry.meta.get("id", "")))
                     self._marks.setdefault(connection.process, []).append(mark)
@@ -224,11 +231,14 @@ class _Check:
     def _complete(self) -> None:
         """No event is missing between two that came, and none at all behind the base."""
         epoch = self.epoch
-        due = self.world.after(epoch.room, epoch.base, epoch.collections)
+        due = self._due()
         for index, delivered in enumerate(epoch.events):
             if delivered.meta["id"] != due[index].token:
                 self._complain("lost", f"{due[index].token} is missing ahead of {delivered.meta['id']}")
                 return
+        left_out = len(self.world.after(epoch.room, epoch.base, epoch.collections)) - len(due)
+        if left_out and epoch.events and epoch.end == "open":
+            self._complain("missing_resync", f"{left_out} events were left out, and the client was not told")
         missing = due[len(epoch.events) :]
         if not missing:
             return
@@ -236,14 +246,45 @@ class _Check:
             self._complain("lost", f"{len(missing)} events up to the end of the run, the first {missing[0].token}")
         elif epoch.end == "revoked" and epoch.reason == "revoked":
             broken = self.world.broken(epoch.room, self._subjects, epoch.base, END)
-            if broken is not None and broken.by_commit and missing[0].token < broken.token:
-                self._complain("lost", f"{missing[0].token} was committed before the revoke at {broken.token}")
+            is_early = broken is not None and broken.by_commit and missing[0].token < broken.token
+            if is_early and not self._was_out_of_step(missing[0].wall):
+                self._complain("lost", f"{missing[0].token} was committed before the revoke at {broken}")
+
+    def _due(self) -> list[Event]:
+        """The events behind the base that the client is owed.
+
+        A resume leaves out what lies before a break in the access: nobody may be sent that.
+        """
+        epoch = self.epoch
+        due = self.world.after(epoch.room, epoch.base, epoch.collections)
+        if epoch.kind != "resume":
+            return due
+        first = epoch.events[0].meta["id"] if epoch.events else END
+        return [event for event in due if event.token >= first or self._unbroken(event, first)]
+
+    def _unbroken(self, event: Event, until: str) -> bool:
+        """Whether the client could read the event when it was committed, and has been able to ever since."""
+        room, subjects = self.epoch.room, self._subjects
+        if not self.world.allowed(room, subjects, event.token, event.wall):
+            return False
+        return self.world.broken(room, subjects, event.token, until) is None
+
+    def _was_out_of_step(self, since: float) -> bool:
+        """Whether a `$resync` was on its way when the revoke came: `$revoked` then takes its place."""
+        begin, end = since - self.recording.epoch, self.epoch.ended or 0.0
+        if any(begin <= at <= end + _RESYNC_TIME for at in self.seen.resyncs.get(self.connection.process, ())):
+            return True
+        # A slow socket that is revoked before it has drained may be the only one that was cut short.
+        return any(
+            fault.name in _SLOW and fault.began <= end and begin <= fault.ended + _RESYNC_TIME
+            for fault in self.recording.faults
+        )
 
     def _resumed(self) -> None:
         epoch = self.epoch
         if epoch.resumed is None:
             return
-        due = self.world.after(epoch.room, epoch.base, epoch.collections)
+        due = self._due()
         # What this process had already written to somebody was in its history.
         known = self.seen.by(self.connection.process, epoch.asked_at)
         least = sum(event.token <= known for event in due)

@@ -1,4 +1,4 @@
-"""Everything real that a run is about: a replica set, an introspection service, server processes, links to them."""
+"""Everything real in a run: a replica set, an introspection service, server processes, links to them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Process:
                 env={**own, **self.environ},
             )
 
-    async def ready(self, *, timeout: float = _READY, wanted: bool = True) -> float:
+    async def ready(self, *, limit: float = _READY, wanted: bool = True) -> float:
         """Wait until `/readyz` says so (or, unless `wanted`, until it does not). Returns the seconds it took."""
         began = time.monotonic()
         async with httpx.AsyncClient(trust_env=False, timeout=6) as client:
@@ -102,7 +102,7 @@ class Process:
                     good = False
                 if good is wanted:
                     return time.monotonic() - began
-                if time.monotonic() - began > timeout:
+                if time.monotonic() - began > limit:
                     raise TimeoutError(
                         f"{self.label} is {'not ' if wanted else ''}ready:\n{self.log.read_text()[-4000:]}"
                     )
@@ -144,10 +144,13 @@ class Deployment:
         folder: for data and logs.
         servers: how many processes.
         members: of the replica set.
+        heartbeat_ms: how often the servers' drivers ask the members how they are; None leaves that to the driver.
         changes: further settings of the servers, by their name in lower case.
     """
 
-    def __init__(self, folder: Path, *, servers: int = 2, members: int = 3, **changes: Any) -> None:
+    def __init__(
+        self, folder: Path, *, servers: int = 2, members: int = 3, heartbeat_ms: int | None = None, **changes: Any
+    ) -> None:
         self.folder = folder
         ports = free_ports(members + 2 * servers + 1)
         self.mongodb = ReplicaSet(
@@ -160,6 +163,7 @@ class Deployment:
         self.control = f"control_{secrets.token_hex(3)}"
         self.databases = {slug: f"{self.control}_{slug}" for slug in TENANTS}
         self._changes = changes
+        self._uri = self.mongodb.uri + (f"&heartbeatFrequencyMS={heartbeat_ms}" if heartbeat_ms else "")
         self.processes = [
             Process(
                 "ab"[index] if servers <= 2 else str(index),
@@ -178,7 +182,7 @@ class Deployment:
             "bind": f"{HOST}:{port}",
             "metrics_bind": "",
             "public_url": f"http://{HOST}:{port}",
-            "mongodb_uri": self.mongodb.uri,
+            "mongodb_uri": self._uri,
             "control_database": self.control,
             "oauth_issuer": self.provider.issuer,
             "oauth_client_id": "livedocs",
@@ -240,9 +244,9 @@ class Deployment:
 
     # -- faults of the replica set --
 
-    async def primary(self, *, timeout: float = 60) -> Any:
+    async def primary(self, *, limit: float = 60) -> Any:
         """The member that takes writes, as soon as there is one."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(limit):
             while (found := await asyncio.to_thread(self.mongodb.primary)) is None:
                 await asyncio.sleep(0.1)
             return found
@@ -255,7 +259,9 @@ class Deployment:
 
         def configure() -> None:
             with primary.client() as client:
-                client.admin.command({"configureFailPoint": name, "mode": mode, **({"data": data} if data else {})})
+                client.admin.command(
+                    {"configureFailPoint": name, "mode": mode, **({"data": data} if data else {})}
+                )
 
         await asyncio.to_thread(configure)
 

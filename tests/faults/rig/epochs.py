@@ -1,8 +1,8 @@
 """What a client may take for granted, one stretch at a time. Pure.
 
-An epoch is the life of one room on one connection from an answer that states a position (a join's acknowledgement
-or a `$resync`) to whatever ends it. Within an epoch a client is promised every event behind that position, once and
-in order; so that is what is checked.
+An epoch is the life of one room on one connection from an answer that states a position (the acknowledgement of a
+join, or a `$resync`) to whatever ends it. Within an epoch a client is promised every event behind that position,
+once and in order; so that is what is checked.
 """
 
 from __future__ import annotations
@@ -20,10 +20,20 @@ REFUSALS = frozenset({"forbidden", "unavailable", "too_many_rooms"})
 REASONS = {
     "$revoked": frozenset({"revoked", "expired"}),
     "$resync": frozenset(
-        {"slow", "history_lost", "event_too_large", "collection_dropped", "grants_dropped", "event_unreadable"}
+        {
+            *(
+                "slow",
+                "history_lost",
+                "event_too_large",
+                "collection_dropped",
+                "grants_dropped",
+                "event_unreadable",
+            ),
+            *("access", "ambiguous_path"),
+        }
     ),
 }
-RESYNC_OF_JOIN = frozenset({"window", "access"})
+RESYNC_OF_JOIN = frozenset({"window"})
 
 
 @dataclass(slots=True)
@@ -150,7 +160,7 @@ class Reader:
         if given.get("role") not in {"reader", "writer", "owner"} or not _is_cursor(given.get("cursor")):
             problems.append("role or cursor")
         resync = given.get("resync")
-        if resync is not None and (resync not in RESYNC_OF_JOIN or asked.since is None or "resumed" in given):
+        if resync is not None and (resync not in RESYNC_OF_JOIN or "resumed" in given):
             problems.append("resync")
         if (resync is not None or asked.snapshot) and not isinstance(given.get("snapshot"), dict):
             self._complain("missing_resync", f"no snapshot in {list(given)}")

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 HOST = "127.0.0.1"
 _CHUNK = 65536
+# Small, so that a client that does not read is felt at the other end after kilobytes and not after megabytes.
+_BUFFER = 16384
+
+
+async def connect(port: int) -> socket.socket:
+    """A connection to a port of this machine that takes little ahead of being read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class Link:
@@ -62,10 +78,11 @@ class Link:
             writer.transport.abort()
             return
         try:
-            far_reader, far_writer = await asyncio.open_connection(HOST, self.target)
+            far_reader, far_writer = await asyncio.open_connection(sock=await connect(self.target), limit=_CHUNK)
         except OSError:
             writer.transport.abort()
             return
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         pair = (writer, far_writer)
         self._pairs.add(pair)
         ways = [

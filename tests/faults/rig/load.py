@@ -36,6 +36,7 @@ class Writer:
         self,
         deployment: Deployment,
         recording: Recording,
+        *,
         tenant: str,
         rooms: Sequence[UUID],
         rng: random.Random,
@@ -102,12 +103,24 @@ class Writer:
         return self._keyed_by_uuid(room, concern, session)
 
     def _keyed_by_id(self, room: UUID, concern: WriteConcern, session: AsyncClientSession | None) -> _Attempt:
-        notes = self._database["notes"].with_options(write_concern=concern) if not session else self._database["notes"]
+        notes = (
+            self._database["notes"].with_options(write_concern=concern) if not session else self._database["notes"]
+        )
         key, marker = Binary.from_uuid(room), self._marker()
-        return _Attempt(notes, {"_id": key}, marker, self._fields(marker), self._update(marker), self._op(), session)
+        return _Attempt(
+            notes,
+            {"_id": key},
+            marker=marker,
+            fields=self._fields(marker),
+            update=self._update(marker),
+            op=self._op(),
+            session=session,
+        )
 
     def _keyed_by_uuid(self, room: UUID, concern: WriteConcern, session: AsyncClientSession | None) -> _Attempt:
-        test = self._database["test"].with_options(write_concern=concern) if not session else self._database["test"]
+        test = (
+            self._database["test"].with_options(write_concern=concern) if not session else self._database["test"]
+        )
         op, marker = self._op(), self._marker()
         if op == "insert" or len(self._ids) < 6:
             op = "insert"
@@ -122,7 +135,9 @@ class Writer:
             update = {"$set": {"w": marker, "uuid": Binary.from_uuid(room)}}
             if self._rng.random() < 0.2:
                 update = {"$set": {"w": marker}, "$unset": {"uuid": 1}}
-        return _Attempt(test, {"_id": identity}, marker, fields, update, op, session)
+        return _Attempt(
+            test, {"_id": identity}, marker=marker, fields=fields, update=update, op=op, session=session
+        )
 
     def _op(self) -> str:
         return self._rng.choices(["insert", "update", "replace", "delete"], [3, 6, 2, 1])[0]
@@ -193,6 +208,7 @@ class _Attempt:
         self,
         collection: AsyncCollection[dict[str, Any]],
         query: dict[str, Any],
+        *,
         marker: str,
         fields: dict[str, Any],
         update: Any,
@@ -224,7 +240,9 @@ class _Attempt:
             await collection.insert_one({**self.filter, **self._fields}, session=session)
             self.changed = True
         elif self.op == "update":
-            query = self.filter if not isinstance(self._update, list) else {**self.filter, "list": {"$type": "array"}}
+            query = (
+                self.filter if not isinstance(self._update, list) else {**self.filter, "list": {"$type": "array"}}
+            )
             if isinstance(self._update, dict) and "deep.b.c" in self._update.get("$set", {}):
                 query = {**query, "deep.b": {"$exists": True}}
             result = await collection.update_one(query, self._update, session=session)
@@ -244,6 +262,7 @@ class Granter:
         self,
         deployment: Deployment,
         recording: Recording,
+        *,
         tenant: str,
         rooms: Sequence[UUID],
         subjects: Sequence[str],
@@ -311,9 +330,7 @@ class Granter:
                     outcome = await self._over_http(act, room, subject, role, ends)
         except (PyMongoError, TimeoutError, httpx.HTTPError):
             outcome = "unknown"
-        self._recording.grants.append(
-            Write(began, self._tenant, "acl", act, f"{room}/{subject}", outcome)
-        )
+        self._recording.grants.append(Write(began, self._tenant, "acl", act, f"{room}/{subject}", outcome))
 
     async def _straight(self, act: str, room: UUID, subject: str, role: str, ends: datetime | None) -> Outcome:
         key = {"_id": grant_id(GrantKey(self._tenant, room, subject))}

@@ -11,6 +11,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from livedocs import config
 from livedocs.model import Tenant
 from livedocs.store.connection import connect
 from livedocs.store.tenants import Tenants
@@ -19,7 +20,6 @@ from rig.people import Person
 from rig.provider import Mode
 from rig.recording import Connection, Fault, Recording, Who
 from rig.wire import Refused, Wire
-from livedocs import config
 
 Act = Callable[["Nemesis"], Awaitable[str]]
 
@@ -185,8 +185,9 @@ async def lose_history(nemesis: Nemesis) -> str:
         "appName": "livedocs-stream",
     }
     with suppress(PyMongoError):
-        await nemesis.deployment.fail_point("failCommand", {"times": 2}, data)
-    await asyncio.sleep(2)
+        await nemesis.deployment.fail_point("failCommand", "alwaysOn", data)
+    # Long enough for every process to ask once.
+    await asyncio.sleep(0.5)
     await _off(nemesis, "failCommand")
     return ""
 

@@ -27,10 +27,10 @@ class Person:
         deployment: Deployment,
         recording: Recording,
         who: Who,
+        *,
         rooms: Sequence[str],
         rng: random.Random,
         numbers: Iterator[int],
-        *,
         ttl: float = 7200,
     ) -> None:
         self._deployment = deployment
@@ -44,11 +44,12 @@ class Person:
         for _ in range(rng.randrange(len(deployment.processes))):
             next(self._turns)
         self._token = ""
-        self._is_settling = False
         self.wire: Wire | None = None
         self.cursors: dict[str, str] = {}
         # What it takes itself to be in now, and the marker it last saw there.
         self.inside: dict[str, str] = {}
+        # Where it was refused last time it asked, and why.
+        self.outside: dict[str, str] = {}
         self.stalled = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -64,6 +65,7 @@ class Person:
                 await self._stay(wire, stop)
             finally:
                 self.inside.clear()
+                self.outside.clear()
                 await wire.close()
 
     async def _connect(self, process: Process) -> Wire | None:
@@ -121,6 +123,15 @@ class Person:
         else:
             await wire.join([uuid], snapshot=roll < 0.06)
 
+    def has_heard(self, marker: str) -> bool:
+        """Whether it is back, and in each of its rooms has seen that change or may not."""
+        if self.wire is None or not self.wire.is_open:
+            return False
+        return all(
+            self.inside[uuid] == marker if uuid in self.inside else self.outside.get(uuid) == "forbidden"
+            for uuid in self._rooms
+        )
+
     def _hear(self, entry: Entry) -> None:
         if isinstance(entry, Delivered):
             uuid = entry.data["uuid"]
@@ -131,7 +142,11 @@ class Person:
             for uuid, given in entry.body.get("joined", {}).items():
                 self.cursors[uuid] = given["cursor"]
                 self.inside[uuid] = ""
-            for uuid in (*entry.body.get("refused", ()), *entry.body.get("left", ())):
+                self.outside.pop(uuid, None)
+            for uuid, refusal in entry.body.get("refused", {}).items():
+                self.inside.pop(uuid, None)
+                self.outside[uuid] = refusal["code"]
+            for uuid in entry.body.get("left", ()):
                 self.inside.pop(uuid, None)
         elif isinstance(entry, Told):
             if entry.name == "$revoked":

@@ -1,4 +1,4 @@
-"""A token introspection service (RFC 7662) in the test's own process: many principals cheaply, faults on demand."""
+"""A token introspection service (RFC 7662) in the test's own process: many principals, faults on demand."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ class Provider:
                 self.calls += 1
                 status, body = await _ANSWERS[self.mode](self._tokens.get(form["token"][0]))
                 text = json.dumps(body).encode()
-                writer.write(
-                    f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n".encode()
-                    + text
+                head = (
+                    f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
                 )
+                writer.write(head.encode() + text)
                 await writer.drain()
         except (OSError, EOFError, StopIteration, KeyError):
             pass

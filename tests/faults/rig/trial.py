@@ -24,6 +24,8 @@ from rig.people import Person
 from rig.recording import Recording, Who
 from rig.world import World
 
+# Seconds until everyone is back after the last fault, at most.
+_PATIENCE = 45.0
 _USERS = 5
 _GROUPS = ("staff", "crew")
 
@@ -61,7 +63,6 @@ class Trial:
         self._rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._rooms = [UUID(int=self._rng.getrandbits(128), version=4) for _ in range(sizes.rooms)]
         self.recording = Recording(epoch=time.time() - time.monotonic())
-        self._failures: list[str] = []
 
     async def run(self, faults: Sequence[str], *, pause: float = 1.0) -> Outcome:
         """Strike these faults one after the other under load, then check everything."""
@@ -88,9 +89,7 @@ class Trial:
                     task.cancel()
             end = await asyncio.to_thread(truth.now, client)
             databases = {deployment.control: None} | {name: slug for slug, name in deployment.databases.items()}
-            commits = await asyncio.to_thread(
-                truth.read, client, begin, end, databases, ["acl", *COLLECTIONS]
-            )
+            commits = await asyncio.to_thread(truth.read, client, begin, end, databases, ["acl", *COLLECTIONS])
         world = World(commits, COLLECTIONS)
         return Outcome(self.recording, world, check(self.recording, world))
 
@@ -110,16 +109,30 @@ class Trial:
                 ttl = 15 if index == 0 else 7200
                 own = random.Random(rng.getrandbits(64))  # noqa: S311
                 people.append(
-                    Person(self._deployment, self.recording, who, wanted, own, numbers, ttl=ttl)
+                    Person(self._deployment, self.recording, who, rooms=wanted, rng=own, numbers=numbers, ttl=ttl)
                 )
             for index in range(sizes.writers):
                 own = random.Random(rng.getrandbits(64))  # noqa: S311
                 writers.append(
-                    Writer(self._deployment, self.recording, tenant, self._rooms, own, f"{tenant}{index}")
+                    Writer(
+                        self._deployment,
+                        self.recording,
+                        tenant=tenant,
+                        rooms=self._rooms,
+                        rng=own,
+                        name=f"{tenant}{index}",
+                    )
                 )
             own = random.Random(rng.getrandbits(64))  # noqa: S311
             granters.append(
-                Granter(self._deployment, self.recording, tenant, self._rooms, [*subjects, "tenant:*"], own)
+                Granter(
+                    self._deployment,
+                    self.recording,
+                    tenant=tenant,
+                    rooms=self._rooms,
+                    subjects=[*subjects, "tenant:*"],
+                    rng=own,
+                )
             )
         return people, writers, granters
 
@@ -143,22 +156,26 @@ class Trial:
         deployment = self._deployment
         for process in deployment.processes:
             process.link.mend()
-            await process.ready()
-        for round_ in range(2):
-            await self._mark(f"end:{round_}")
-            deadline = time.monotonic() + 40
-            while not all(self._is_settled(person, f"end:{round_}") for person in people):
-                if time.monotonic() > deadline:
-                    late = [person.wire and person.wire.connection.number for person in people
-                            if not self._is_settled(person, f"end:{round_}")]
-                    self.recording.complaints.append(f"not everyone was told of the last change in time: {late}")
+            try:
+                await process.ready()
+            except TimeoutError:
+                self.recording.complaints.append(f"{process.label} is not ready again after the last fault")
+        deadline = time.monotonic() + _PATIENCE
+        for number in itertools.count():
+            marker = f"end:{number}"
+            await self._mark(marker)
+            # Who came in behind this one's commit is told of the next.
+            turn = time.monotonic() + 3
+            while late := [person for person in people if not person.has_heard(marker)]:
+                if time.monotonic() > turn:
                     break
                 await asyncio.sleep(0.05)
-
-    @staticmethod
-    def _is_settled(person: Person, marker: str) -> bool:
-        wire = person.wire
-        return wire is not None and wire.is_open and all(seen == marker for seen in person.inside.values())
+            if not late:
+                return
+            if time.monotonic() > deadline:
+                names = [(person.wire and person.wire.connection.number, person.outside) for person in late]
+                self.recording.complaints.append(f"not everyone is back and was told of the last change: {names}")
+                return
 
     async def _mark(self, marker: str) -> None:
         majority = WriteConcern("majority")

@@ -1,5 +1,6 @@
-"""Reads the truth from MongoDB once the dust has settled: a plain change stream over the whole run, counted against
-the oplog of the primary that is left.
+"""Reads the truth from MongoDB once the dust has settled.
+
+It is a plain change stream over the whole run, counted against the oplog of the primary that is left.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def now(client: MongoClient[Any]) -> Timestamp:
 
 
 def read(
-    client: MongoClient[Any], begin: Timestamp, end: Timestamp, databases: Mapping[str, str | None], names: Collection[str]
+    client: MongoClient[Any],
+    begin: Timestamp,
+    end: Timestamp,
+    databases: Mapping[str, str | None],
+    names: Collection[str],
 ) -> list[Commit]:
     """Every change of those collections in `(begin, end]`, in stream order.
 
@@ -55,7 +60,7 @@ def read(
                 break
             elif event["operationType"] in _OPS:
                 commits.append(_commit(event, databases))
-    _compare(commits, client, begin, end, databases, names)
+    _compare(commits, client, begin=begin, end=end, databases=databases, names=names)
     return commits
 
 
@@ -83,6 +88,7 @@ def _commit(event: Mapping[str, Any], databases: Mapping[str, str | None]) -> Co
 def _compare(
     commits: list[Commit],
     client: MongoClient[Any],
+    *,
     begin: Timestamp,
     end: Timestamp,
     databases: Mapping[str, str | None],
@@ -99,7 +105,9 @@ def _compare(
                 database, _, name = operation["ns"].partition(".")
                 logged[database, name, operation["op"]] += 1
     if streamed != logged:
-        difference = {key: (streamed[key], logged[key]) for key in streamed | logged if streamed[key] != logged[key]}
+        difference = {
+            key: (streamed[key], logged[key]) for key in streamed | logged if streamed[key] != logged[key]
+        }
         raise TruthError(f"change stream and oplog differ: {difference}")
 
 

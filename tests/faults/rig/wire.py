@@ -12,6 +12,7 @@ import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from rig import link
 from rig.recording import Answered, Asked, Connection, Delivered, Entry, Told
 
 HOST = "127.0.0.1"
@@ -41,7 +42,7 @@ class Wire:
 
     @classmethod
     async def open(
-        cls, port: int, token: str, connection: Connection, hear: Callable[[Entry], None], *, timeout: float = 8
+        cls, port: int, token: str, connection: Connection, hear: Callable[[Entry], None], *, limit: float = 8
     ) -> Wire:
         """Shake hands.
 
@@ -49,15 +50,16 @@ class Wire:
             Refused: with the reason.
         """
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 socket = await connect(
                     f"ws://{HOST}:{port}/socket.io/?EIO=4&transport=websocket",
+                    sock=await link.connect(port),
                     additional_headers={"Authorization": f"Bearer {token}"},
                     compression=None,
                     ping_interval=None,
                     close_timeout=1,
                     max_size=_MOST,
-                    max_queue=64,
+                    max_queue=16,
                     proxy=None,
                 )
                 try:
@@ -87,7 +89,7 @@ class Wire:
         since: str | None = None,
         snapshot: bool = False,
         collections: tuple[str, ...] | None = None,
-        timeout: float = 15,
+        limit: float = 15,
     ) -> Any:
         """JoinRoom. Returns the acknowledgement, or None when the socket has ended."""
         options: dict[str, Any] = {}
@@ -98,21 +100,19 @@ class Wire:
         if collections is not None:
             options["collections"] = list(collections)
         number = next(self._numbers)
-        self._record(
-            Asked(time.monotonic(), number, "JoinRoom", tuple(uuids), since, snapshot, collections)
-        )
-        return await self._ask(number, ["JoinRoom", list(uuids), *([options] if options else [])], timeout)
+        self._record(Asked(time.monotonic(), number, "JoinRoom", tuple(uuids), since, snapshot, collections))
+        return await self._ask(number, ["JoinRoom", list(uuids), *([options] if options else [])], limit)
 
-    async def leave(self, uuids: Sequence[str], *, timeout: float = 15) -> Any:
+    async def leave(self, uuids: Sequence[str], *, limit: float = 15) -> Any:
         """LeaveRoom. Returns the acknowledgement, or None when the socket has ended."""
         number = next(self._numbers)
         self._record(Asked(time.monotonic(), number, "LeaveRoom", tuple(uuids)))
-        return await self._ask(number, ["LeaveRoom", list(uuids)], timeout)
+        return await self._ask(number, ["LeaveRoom", list(uuids)], limit)
 
-    async def _ask(self, number: int, call: list[Any], timeout: float) -> Any:
+    async def _ask(self, number: int, call: list[Any], limit: float) -> Any:
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 await self._socket.send(f"42{number}{orjson.dumps(call).decode()}")
                 return await future
         except ConnectionClosed:

@@ -217,9 +217,14 @@ async def test_a_resume_never_goes_back_behind_the_grant_in_force(open_peer, acm
     grant(uuid, "user:bob")
     acme.notes.update_one({"_id": uuid}, {"$set": {"n": 3}})
     again = await open_peer("bob")
-    answer = await again.call("JoinRoom", [str(uuid)], {"since": cursor})
-    assert answer["joined"][str(uuid)]["resumed"] == 1
+    joined = (await again.call("JoinRoom", [str(uuid)], {"since": cursor}))["joined"][str(uuid)]
+    assert joined["resumed"] == 1
     assert (await again.expect("notes"))[0]["n"] == 3
+    # Nor is what it leaves out a silent gap: the state comes behind it.
+    body = (await again.expect("$resync"))[0]
+    assert (body["reason"], body["snapshot"]["notes"]) == ("access", [{"uuid": str(uuid), "n": 3}])
+    acme.notes.update_one({"_id": uuid}, {"$set": {"n": 4}})
+    assert (await again.expect("notes"))[0]["n"] == 4
 
 
 async def test_a_cursor_from_outside_the_window_gives_a_snapshot_and_says_why(open_peer, acme, grant):
@@ -334,3 +339,24 @@ async def test_check_comes_back_as_ack_and_as_event_and_unknown_events_are_refus
     assert await alice.call("Check", {"any": ["thing", 1, None]}) == {"any": ["thing", 1, None]}
     assert await alice.expect("Check") == [{"any": ["thing", 1, None]}]
     assert (await alice.call("Nonsense"))["code"] == "bad_request"
+
+
+async def test_an_update_whose_path_could_mean_two_things_brings_the_whole_document(open_peer, acme, grant):
+    uuid, alice = uuid4(), await open_peer("alice")
+    grant(uuid, "user:alice")
+    acme.test.insert_one({"_id": str(uuid), "uuid": uuid, "a": {"b": 1}, "plain": {"x": 1}})
+    acme.test.update_one({"_id": str(uuid)}, [{"$replaceWith": {"$setField": field("a.b", 2)}}])
+    await alice.call("JoinRoom", [str(uuid)])
+    acme.test.update_one({"_id": str(uuid)}, {"$set": {"plain.x": 2}})
+    assert (await alice.expect("test"))[0] == {"uuid": str(uuid), "plain.x": 2}
+    acme.test.update_one({"_id": str(uuid)}, [{"$replaceWith": {"$setField": field("a.b", 3)}}])
+    body = (await alice.expect("$resync"))[0]
+    assert (body["uuid"], body["reason"]) == (str(uuid), "ambiguous_path")
+    assert body["snapshot"]["test"][0]["a.b"] == 3
+    acme.test.update_one({"_id": str(uuid)}, {"$set": {"plain.x": 3}})
+    assert (await alice.expect("test"))[0] == {"uuid": str(uuid), "plain.x": 3}
+
+
+def field(name: str, value: int) -> dict:
+    """A field whose own name has a dot, which only an aggregation can set."""
+    return {"field": {"$literal": name}, "input": "$$ROOT", "value": value}

@@ -1,0 +1,127 @@
+"""Which way tokens are understood: by introspection, by signature, or by both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from livedocs.access.claims import Refused
+from livedocs.access.flights import Flights
+from livedocs.access.introspection import Introspector, token_id
+from livedocs.access.issuer import Issuer
+from livedocs.access.jwt_tokens import SignedTokens
+from livedocs.access.keys import KeySet
+from livedocs.access.memory import Memory
+from livedocs.access.principal import Principal
+from livedocs.config import Settings
+from livedocs.errors import AuthUnavailable, InvalidToken
+from livedocs.telemetry import Metrics
+
+_REMEMBERED = 10_000
+
+
+class Tokens(Protocol):
+    """Understands tokens; owns what it needs for that."""
+
+    async def principal(self, token: str, *, fresh: bool = False) -> Principal:
+        """Who a token speaks for; raises InvalidToken or AuthUnavailable."""
+
+    async def reachable(self) -> bool:
+        """Whether tokens can be understood now; for readiness."""
+
+    def forget(self, token_id: str) -> None:
+        """A token's owner has logged out."""
+
+    async def aclose(self) -> None:
+        """End the calls in the air."""
+
+
+class SignedAndIntrospected:
+    """The signature decides at once, and the issuer is asked meanwhile: its no counts from the next request on.
+
+    A token that it has said no to waits for its word from then on; its signature alone is worth nothing any more.
+
+    Args:
+        signed: checks signatures.
+        introspector: asks the issuer.
+        now: the clock, aware UTC.
+    """
+
+    def __init__(self, signed: SignedTokens, introspector: Introspector, *, now: Callable[[], datetime]) -> None:
+        self._signed = signed
+        self._introspector = introspector
+        self._now = now
+        self._asking: Flights[None] = Flights()
+        # Tokens the issuer has said no to, until their end.
+        self._doubted: Memory[bool] = Memory(_REMEMBERED)
+
+    async def principal(self, token: str, *, fresh: bool = False) -> Principal:
+        """Who a token speaks for.
+
+        Args:
+            token: as the client sent it.
+            fresh: wait for the issuer's word, as live sockets do once per interval.
+
+        Raises:
+            InvalidToken: by its signature or by the issuer's word.
+            AuthUnavailable: the keys, or the issuer where its word is waited for, cannot be had.
+        """
+        identifier = token_id(token)
+        local = await self._signed.principal(token)
+        known = self._introspector.known(identifier)
+        if fresh or isinstance(known, Refused) or self._doubted.get(identifier, self._now()):
+            return await self._ask(token, local, fresh=fresh)
+        if isinstance(known, Principal) and _same_caller(known, local):
+            return known
+        self._asking.start(identifier, lambda: self._ask_quietly(token, local))
+        return local
+
+    async def reachable(self) -> bool:
+        """Whether there are keys, and the issuer answers."""
+        return await self._signed.reachable() and await self._introspector.reachable()
+
+    def forget(self, token_id: str) -> None:
+        """Take a token for ended, as its owner has logged out."""
+        self._signed.forget(token_id)
+        self._introspector.forget(token_id)
+
+    async def aclose(self) -> None:
+        """End the calls in the air."""
+        await self._asking.aclose()
+        await self._signed.aclose()
+        await self._introspector.aclose()
+
+    async def _ask(self, token: str, local: Principal, *, fresh: bool = False) -> Principal:
+        try:
+            found = await self._introspector.principal(token, fresh=fresh)
+        except InvalidToken:
+            self._doubted.put(local.token_id, value=True, until=local.expires_at)
+            raise
+        if not _same_caller(found, local):
+            # The two words contradict each other: neither is believed.
+            self._doubted.put(local.token_id, value=True, until=local.expires_at)
+            raise InvalidToken(reason="subject")
+        self._doubted.drop(local.token_id)
+        return found
+
+    async def _ask_quietly(self, token: str, local: Principal) -> None:
+        try:
+            await self._ask(token, local)
+        except (InvalidToken, AuthUnavailable):
+            # The no is remembered; without an answer the next request asks again.
+            return
+
+
+def _same_caller(one: Principal, other: Principal) -> bool:
+    return (one.tenant, one.subject) == (other.tenant, other.subject)
+
+
+def of(settings: Settings, issuer: Issuer, metrics: Metrics, *, now: Callable[[], datetime]) -> Tokens:
+    """The way that the settings ask for."""
+    if settings.oauth_mode == "introspect":
+        return Introspector(settings, issuer, metrics, now=now)
+    signed = SignedTokens(settings, KeySet(issuer, now=now, url=settings.oauth_jwks_url), metrics, now=now)
+    if settings.oauth_mode == "jwt":
+        return signed
+    return SignedAndIntrospected(signed, Introspector(settings, issuer, metrics, now=now), now=now)

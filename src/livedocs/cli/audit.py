@@ -1,0 +1,70 @@
+"""`livedocs audit`: what was done in a tenant, read by whoever holds the settings of the server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import click
+
+from livedocs.cli.repositories import as_json, json_line, use
+from livedocs.errors import InvalidUuid
+from livedocs.model import parse_uuid
+from livedocs.store.audit import ACTIONS
+from livedocs.store.trail import Recorded, Search, Trail
+
+_FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
+
+
+def _uuid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> UUID | None:
+    try:
+        return None if value is None else parse_uuid(value)
+    except InvalidUuid as error:
+        raise click.BadParameter(error.detail) from None
+
+
+def _utc(_context: click.Context, _parameter: click.Parameter, value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+@click.command()
+@click.argument("tenant")
+@click.option("--actor", help="Who did it: user:NAME or client:ID.")
+@click.option("--action", type=click.Choice(ACTIONS), help="What.")
+@click.option("--uuid", callback=_uuid, help="To the grants or documents of which UUID.")
+@click.option("--subject", help="To whom.")
+@click.option("--since", type=click.DateTime(_FORMS), callback=_utc, help="From this time on (UTC).")
+@click.option("--until", type=click.DateTime(_FORMS), callback=_utc, help="Up to this time, it left out (UTC).")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@as_json
+def audit(tenant: str, limit: int, *, as_json: bool, **members: Any) -> None:
+    """What was done in TENANT, the newest first: time, actor, action, what with."""
+    search = Search(**members)
+    found = use(lambda client, control: Trail(client, control).search(tenant, search, before=None, limit=limit))
+    for entry in found:
+        if as_json:
+            json_line(_members(entry))
+        else:
+            click.echo(_line(entry))
+
+
+def _line(entry: Recorded) -> str:
+    what = " ".join(str(part) for part in (entry.uuid, entry.subject) if part is not None)
+    more = " ".join(f"{name}={value}" for name, value in entry.detail.items())
+    at = entry.at.isoformat(timespec="milliseconds")
+    return f"{at}  {entry.actor:<24} {entry.action:<24} {what}  {more}".rstrip()
+
+
+def _members(entry: Recorded) -> dict[str, object]:
+    return {
+        "at": entry.at.isoformat(timespec="milliseconds"),
+        "actor": entry.actor,
+        "address": entry.address,
+        "action": entry.action,
+        "uuid": str(entry.uuid) if entry.uuid is not None else None,
+        "subject": entry.subject,
+        "detail": entry.detail,
+    }

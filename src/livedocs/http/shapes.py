@@ -1,0 +1,426 @@
+"""The shapes of bodies and queries, for the description alone: what a request says is read by the rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, RootModel
+from pydantic.dataclasses import dataclass as model
+
+RoleName = Literal["reader", "writer", "owner"]
+
+
+class Document(RootModel[dict[str, Any]]):
+    """A document: any JSON object, its values in relaxed Extended JSON v2; answers have its `uuid` first."""
+
+
+class MergePatch(RootModel[dict[str, Any]]):
+    """A JSON Merge Patch (RFC 7396)."""
+
+
+class NoBody(RootModel[None]):
+    """Nothing."""
+
+
+@model(config=ConfigDict(extra="forbid"))
+class GrantBody:
+    """What a subject is to have."""
+
+    role: RoleName
+    expires_at: datetime | None = Field(None, description="When it ends (RFC 3339); without it, it does not.")
+
+
+@model(config=ConfigDict(extra="forbid"))
+class BulkGrant:
+    """A grant that a document brings along."""
+
+    subject: str
+    role: RoleName
+    expires_at: datetime | None = None
+
+
+@model(config=ConfigDict(extra="forbid"))
+class BulkDocument:
+    """A document that is to be written."""
+
+    document: dict[str, Any] = Field(description="Its fields; values in relaxed Extended JSON v2.")
+    uuid: str | None = Field(None, description="Which; random when absent.")
+    mode: Literal["replace", "merge"] = Field("replace", description="As PUT, or as PATCH (RFC 7396).")
+    if_match: str | None = Field(None, description="As the header of that name.")
+    if_none_match: str | None = Field(None, description="As the header of that name.")
+    grants: list[BulkGrant] = Field(default_factory=list, description="Put into force with it, or not at all.")
+
+
+@model(config=ConfigDict(extra="forbid"))
+class BulkDocuments:
+    """Documents that are to be written."""
+
+    items: list[BulkDocument] = Field(min_length=1, max_length=1000)
+
+
+@model(config=ConfigDict(extra="forbid"))
+class BulkGrantChange:
+    """A grant that is to be put into force or taken away."""
+
+    uuid: str
+    subject: str
+    role: RoleName | None = Field(description="null takes the grant away.")
+    expires_at: datetime | None = None
+
+
+@model(config=ConfigDict(extra="forbid"))
+class BulkGrants:
+    """Grants that are to be changed."""
+
+    items: list[BulkGrantChange] = Field(min_length=1, max_length=1000)
+
+
+@dataclass
+class BulkResult:
+    """What became of an item; `code` and `detail` say why it was refused."""
+
+    status: int
+    uuid: str | None = None
+    subject: str | None = None
+    etag: str | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+@dataclass
+class BulkResults:
+    """What became of each item, in the request's order."""
+
+    succeeded: int
+    failed: int
+    results: list[BulkResult]
+
+
+@dataclass
+class PendingProcess:
+    """A live server process that has not applied a change yet."""
+
+    process: str
+    host: str
+    pid: int
+
+
+@dataclass
+class GrantShown:
+    """What a subject has."""
+
+    subject: str
+    role: RoleName
+    granted_by: str
+    granted_at: datetime | None = None
+    expires_at: datetime | None = None
+    applied: bool | None = None
+    pending: list[PendingProcess] | None = None
+
+
+@dataclass
+class Applied:
+    """How far a removed grant's end has got, when the request asked to wait for it."""
+
+    uuid: str
+    subject: str
+    applied: bool
+    pending: list[PendingProcess]
+
+
+@dataclass
+class GrantList:
+    """Every grant on a UUID."""
+
+    uuid: str
+    grants: list[GrantShown]
+
+
+@dataclass
+class ExplainQuery:
+    """Whose access is to be explained."""
+
+    subject: str
+    group: str | None = None
+
+
+@dataclass
+class RuleShown:
+    """A grant that lets the subject in, or could."""
+
+    rule: Literal["subject", "group", "tenant"]
+    applies: bool | None
+    member: bool | None
+    in_force: bool
+    grant: GrantShown
+
+
+@dataclass
+class ScopeShown:
+    """What a scope of the subject's token would allow beside the grants."""
+
+    scope: str
+    means: str
+
+
+@dataclass
+class GroupsShown:
+    """The groups that were taken into account, and where they are from."""
+
+    source: Literal["request", "sockets", "unknown"]
+    names: list[str]
+
+
+@dataclass
+class RoomSocket:
+    """A socket in the room; `sid` and `address` are for administrators."""
+
+    subject: str
+    since: datetime
+    role: RoleName | None = None
+    sid: str | None = None
+    address: str | None = None
+
+
+@dataclass
+class RoomSockets:
+    """The sockets of the process that answers; those of `other_processes` are not counted."""
+
+    process: str | None
+    other_processes: int
+    in_room: int
+    of_subject: int
+    held: list[RoomSocket]
+
+
+@dataclass
+class ExplanationShown:
+    """Why a subject may, or may not."""
+
+    uuid: str
+    subject: str
+    allowed: bool
+    groups: GroupsShown
+    rules: list[RuleShown]
+    scopes: list[ScopeShown]
+    sockets: RoomSockets
+    role: RoleName | None = None
+    until: datetime | None = None
+    reason: Literal["no_grant", "expired", "role_too_low"] | None = None
+
+
+@dataclass
+class Me:
+    """The caller."""
+
+    tenant: str
+    subject: str
+    name: str
+    groups: list[str]
+    scopes: list[str]
+    client_id: str
+    expires_at: datetime
+
+
+@dataclass
+class Paging:
+    """Which page."""
+
+    cursor: str | None = None
+    limit: int | None = None
+
+
+@dataclass
+class MyDocumentsQuery(Paging):
+    """Which of the documents."""
+
+    collection: str | None = None
+
+
+@dataclass
+class MyDocument:
+    """A UUID, and what the caller may do with it."""
+
+    uuid: str
+    role: RoleName
+
+
+@dataclass
+class MyDocuments:
+    """One page."""
+
+    documents: list[MyDocument]
+    next: str | None
+
+
+@dataclass
+class Health:
+    """Alive."""
+
+    status: Literal["ok"]
+
+
+@dataclass
+class Readiness:
+    """Ready."""
+
+    ready: Literal[True]
+    checks: dict[str, bool]
+
+
+@model(config=ConfigDict(extra="forbid"))
+class CollectionKeyBody:
+    """Where a collection's documents hold their UUID."""
+
+    key: Literal["_id", "uuid"]
+
+
+@model(config=ConfigDict(extra="forbid"))
+class Limits:
+    """Limits of a tenant; each only tightens the server's setting of that name."""
+
+    max_document_bytes: int | None = Field(None, ge=1)
+
+
+@model(config=ConfigDict(extra="forbid"))
+class NewTenant:
+    """A tenant that is to be."""
+
+    slug: str = Field(pattern=r"^[a-z][a-z0-9-]{1,38}$")
+    database: str | None = Field(None, description="Its own database; `livedocs_SLUG` when absent.")
+    collections: dict[str, CollectionKeyBody] = Field(default_factory=dict)
+    limits: Limits | None = None
+
+
+@dataclass
+class TenantShown:
+    """A tenant."""
+
+    slug: str
+    status: Literal["active", "suspended"]
+    database: str
+    collections: dict[str, CollectionKeyBody]
+    limits: dict[str, int]
+    created_at: datetime | None = None
+
+
+@dataclass
+class TenantPage:
+    """One page of tenants."""
+
+    tenants: list[TenantShown]
+    next: str | None
+
+
+@dataclass
+class Registered:
+    """A registered collection."""
+
+    collection: str
+    key: Literal["_id", "uuid"]
+    without_uuid: int
+
+
+@dataclass
+class DeletionQuery:
+    """Which step of a deletion."""
+
+    data: Literal["keep", "drop"] | None = None
+    confirm: str | None = None
+
+
+@dataclass
+class DeletionDone:
+    """What is gone."""
+
+    slug: str
+    data: Literal["keep", "drop"]
+    documents: dict[str, int]
+    grants: int
+
+
+@dataclass
+class DeletionAsked(DeletionDone):
+    """What would be gone, and the code that makes it so."""
+
+    code: str
+    expires_at: datetime
+
+
+@dataclass
+class SessionQuery:
+    """Which sockets."""
+
+    subject: str | None = None
+    uuid: str | None = None
+    cursor: str | None = None
+    limit: int | None = None
+
+
+@dataclass
+class SessionRoom:
+    """A room that a socket is in."""
+
+    uuid: str
+    role: RoleName
+
+
+@dataclass
+class SessionShown:
+    """A connected socket; at most 100 of its rooms are listed."""
+
+    sid: str
+    subject: str
+    name: str
+    client_id: str
+    address: str
+    since: datetime
+    expires_at: datetime
+    room_count: int
+    rooms: list[SessionRoom]
+
+
+@dataclass
+class SessionPage:
+    """One page of the sockets of a process."""
+
+    process: str | None
+    sessions: list[SessionShown]
+    next: str | None
+
+
+@dataclass
+class AuditQuery:
+    """Which entries."""
+
+    actor: str | None = None
+    action: str | None = None
+    uuid: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    cursor: str | None = None
+    limit: int | None = None
+
+
+@dataclass
+class AuditEntry:
+    """What was done."""
+
+    at: datetime
+    actor: str
+    address: str
+    action: str
+    uuid: str | None = None
+    subject: str | None = None
+    detail: dict[str, Any] | None = None
+
+
+@dataclass
+class AuditPage:
+    """One page of the trail."""
+
+    entries: list[AuditEntry]
+    next: str | None

@@ -1,0 +1,69 @@
+"""Requests that may be sent twice and must happen once (the Idempotency-Key header).
+
+A key is written in the transaction of what it is for, so that either both are there or neither is; it belongs to
+the subject that sent it, and passes after a day by a TTL index.
+
+Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from livedocs.errors import Conflict
+from livedocs.store.connection import IDEMPOTENCY, MongoDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request that is to happen once.
+
+    Attributes:
+        subject: who sends it.
+        key: what the sender calls it.
+        fingerprint: tells this request from any other that might bear the same key.
+    """
+
+    subject: str
+    key: str
+    fingerprint: str
+
+
+class Replays:
+    """The keys that were used, each with what its request made."""
+
+    def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
+        self._keys = client[control_database][IDEMPOTENCY]
+
+    async def find(self, session: AsyncClientSession, tenant: str, once: Once) -> MongoDocument | None:
+        """The keys of the document that the request has made already, or None.
+
+        Raises:
+            Conflict: the key was used for another request.
+        """
+        found = await self._keys.find_one({"_id": _identifier(tenant, once)}, session=session)
+        if found is None:
+            return None
+        if found["fingerprint"] != once.fingerprint:
+            raise Conflict("This Idempotency-Key was used for another request.", key=once.key)
+        made: MongoDocument = found["made"]
+        return made
+
+    async def keep(self, session: AsyncClientSession, tenant: str, once: Once, made: dict[str, Any]) -> None:
+        """Remember what the request has made."""
+        record = {
+            "_id": _identifier(tenant, once),
+            "fingerprint": once.fingerprint,
+            "made": made,
+            "at": datetime.now(UTC),
+        }
+        await self._keys.insert_one(record, session=session)
+
+
+def _identifier(tenant: str, once: Once) -> dict[str, str]:
+    return {"tenant": tenant, "subject": once.subject, "key": once.key}

@@ -1,0 +1,141 @@
+"""Line 27 of docs/security.md, limits, on a server of its own; and line 3 under an attack."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections import Counter
+from uuid import uuid4
+
+import httpx
+import pytest
+
+
+@pytest.fixture(scope="module")
+def strict(start_server):
+    """A server where little is allowed at once and next to nothing comes back within a test."""
+    return start_server(
+        limit_burst=60,
+        limit_handshakes_per_user=0.1,
+        limit_events_per_user=0.5,
+        limit_joins_per_user=0.2,
+        limit_requests_per_user=0.1,
+        limit_requests_per_address=1,
+    )
+
+
+async def ack(made, event, *arguments):
+    await made.send("421" + json.dumps([event, *arguments]))
+    while not (text := await made.text()).startswith("431"):
+        pass
+    return json.loads(text[3:])[0]
+
+
+async def test_line_27_requests_past_the_limit_are_429_with_the_time_to_wait(strict):
+    async with httpx.AsyncClient(base_url=strict.url, trust_env=False) as client:
+        tokens = {user: strict.token(user) for user in ("alice", "bob")}
+
+        async def ask(user, path="/v1/me"):
+            return await client.get(path, headers={"Authorization": f"Bearer {tokens[user]}"})
+
+        answers = [await ask("alice") for _ in range(12)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert {answer.status_code for answer in answers} == {200, 429}
+        problem = refused[0].json()
+        assert (problem["code"], problem["limit"]) == ("rate_limited", "requests per user")
+        assert 1 <= int(refused[0].headers["Retry-After"]) <= 10
+        # Somebody else's requests are their own.
+        assert (await ask("bob")).status_code == 200
+        # Nobody is asked who they are by then: made-up tokens cost the OAuth service nothing past the limit.
+        burst = await asyncio.gather(
+            *(client.get("/v1/me", headers={"Authorization": f"Bearer made-up-{n}"}) for n in range(120))
+        )
+        assert {answer.status_code for answer in burst} == {401, 429}
+        # Probes are not counted: a flood must not have the server taken for dead.
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_line_27_handshakes_past_the_limit_are_refused_before_they_cost_anything(strict, wire):
+    made = [await wire("alice", at=strict) for _ in range(12)]
+    assert {one.status for one in made} == {101, 429}
+    assert (await wire("bob", at=strict)).status == 101
+    # Programs that send their token in CONNECT are counted there.
+    token = strict.token("alice")
+    for _ in range(12):
+        late = await wire(at=strict)
+        await late.send("40" + json.dumps({"token": token}))
+        if (text := await late.text()).startswith("44"):
+            break
+    told = json.loads(text[2:])["data"]
+    assert told["code"] == "rate_limited"
+    assert 0 < told["retry_after_ms"] <= 10_000
+
+
+async def test_line_27_joins_and_events_past_the_limit_are_refused_with_the_time_to_wait(strict, wire):
+    made = await wire("carol", "40", at=strict)
+    uuids = [str(uuid4()) for _ in range(10)]
+    first = await ack(made, "JoinRoom", uuids)
+    assert {refused["code"] for refused in first["refused"].values()} == {"forbidden"}
+    second = await ack(made, "JoinRoom", uuids)
+    assert {refused["code"] for refused in second["refused"].values()} == {"rate_limited"}
+    assert all(0 < refused["retry_after_ms"] <= 50_000 for refused in second["refused"].values())
+    told = [await ack(made, "LeaveRoom", []) for _ in range(40)]
+    assert "rate_limited" in {answer.get("code") for answer in told}
+    assert 0 < told[-1]["retry_after_ms"] <= 2_000
+    # Whoever does not listen to that is sent away.
+    for _ in range(2_000):
+        made.writer.write(b"\x81\x8b" + bytes(4) + b'42["Check"]')
+    assert b"rate_limited" in await made.rest()
+
+
+def attack(port, count, held, statuses):
+    """That many handshakes without a credential, one after the other; whatever is let in is held open."""
+    request = (
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    for _ in range(count):
+        peer = socket.create_connection(("127.0.0.1", port), timeout=10)
+        peer.sendall(request)
+        status = peer.recv(4096).split()[1].decode()
+        statuses[status] += 1
+        if status == "101":
+            held.append(peer)
+        else:
+            peer.close()
+
+
+async def test_lines_03_and_27_ten_thousand_sockets_that_never_authenticate_keep_nobody_out(
+    start_server, wire, look
+):
+    # The attacker has no credential and one address; the others come from another one.
+    server = start_server(connect_timeout=2, limit_handshakes_per_address=20)
+    seen, held, statuses = look(server), [], Counter()
+    await wire("alice", "40", at=server, source="127.0.0.2")
+    memory = seen.resident()
+    attacking = asyncio.gather(*(asyncio.to_thread(attack, server.port, 5_000, held, statuses) for _ in range(2)))
+    slowest = 0.0
+    try:
+        while not attacking.done():
+            begun = time.monotonic()
+            made = await wire("bob", "40", at=server, source="127.0.0.2")
+            slowest = max(slowest, time.monotonic() - begun)
+            await made.close()
+            await asyncio.wait([attacking], timeout=0.5)
+        await attacking
+        assert statuses["429"] > 9_000
+        assert statuses["101"] <= 200 + 20 * 60
+        assert set(statuses) <= {"101", "429", "503"}
+        assert slowest < 3
+        assert seen.resident() - memory < 24 * 2**20
+
+        async def gone():
+            return await seen.metric("livedocs_transports{") <= 1
+
+        await seen.until(gone)
+    finally:
+        for peer in held:
+            peer.close()

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import pytest
+
+from livedocs.changes.event import CollectionGone
+from livedocs.live.client import Bounds
+from livedocs.live.fanout import Fanout
+from livedocs.live.rooms import Membership, Rooms
+from livedocs.model import Role
+
+
+class Resyncs:
+    def __init__(self):
+        self.asked = {}
+
+    def resync(self, client, rooms, reason):
+        self.asked[client] = (set(rooms), reason)
+
+
+@pytest.fixture
+async def fanout(stage):
+    """A fan-out of its own: rooms and clients, and nothing that joins."""
+    fanout = Fanout(Rooms(), metrics=stage.metrics, clock=stage.clock)
+    fanout.resyncs = Resyncs()
+    fanout.attach(fanout.resyncs)
+    yield fanout
+    for room in fanout.rooms:
+        for membership in tuple(fanout.rooms.of_room(room)):
+            fanout.remove(membership)
+
+
+def enter(stage, fanout, room, *subjects, expires_in=None, client=None):
+    """A membership that rests on grants to those subjects."""
+    client = client or stage.client()
+    membership = Membership(room, client, frozenset(subjects or [client.principal.subject]))
+    fanout.rooms.add(membership)
+    membership.active = True
+    for subject in membership.subjects:
+        membership.apply(stage.database.grant(room, subject, expires_in=expires_in))
+    assert fanout.settle(membership, "revoked")
+    return client, membership
+
+
+def metric(stage, name, **labels):
+    return stage.metrics.registry.get_sample_value(f"livedocs_{name}", labels)
+
+
+async def test_a_change_goes_to_its_room_and_to_no_other(stage, fanout):
+    inside, _ = enter(stage, fanout, stage.room(1))
+    elsewhere, _ = enter(stage, fanout, stage.room(2))
+    other_tenant, _ = enter(stage, fanout, stage.room(1, "globex"), client=stage.client(tenant="globex"))
+    change = stage.database.write(stage.room(1), n=1)
+    fanout.change(change)
+    assert inside.outbox.changes == [("notes", change.token)]
+    assert elsewhere.outbox.frames == other_tenant.outbox.frames == []
+
+
+async def test_everyone_gets_the_very_same_bytes(stage, fanout):
+    clients = [enter(stage, fanout, stage.room())[0] for _ in range(3)]
+    fanout.change(stage.database.write(stage.room()))
+    assert len({id(client.outbox.frames[0]) for client in clients}) == 1
+
+
+async def test_nothing_is_encoded_where_nobody_listens(stage, fanout):
+    change = stage.database.write(stage.room())
+    object.__setattr__(change, "raw", b"not BSON")
+    fanout.change(change)
+
+
+async def test_after_a_revoke_nothing_more_arrives(stage, fanout):
+    room = stage.room()
+    client, membership = enter(stage, fanout, room)
+    fanout.change(stage.database.revoke(room))
+    fanout.change(stage.database.write(room))
+    assert client.outbox.messages == [["$revoked", {"uuid": str(room.uuid), "reason": "revoked"}]]
+    assert not fanout.rooms.holds(membership)
+    assert metric(stage, "evictions_total", reason="revoked") == 1
+
+
+async def test_one_grant_of_two_keeps_the_membership_and_decides_the_role(stage, fanout):
+    room = stage.room()
+    client, membership = enter(stage, fanout, room, "user:alice", "group:staff")
+    fanout.change(stage.database.grant(room, "group:staff", Role.OWNER))
+    assert membership.role is Role.OWNER
+    fanout.change(stage.database.revoke(room, "group:staff"))
+    assert membership.role is Role.READER
+    assert client.outbox.frames == []
+    fanout.change(stage.database.revoke(room, "user:alice"))
+    assert len(client.outbox.frames) == 1
+
+
+async def test_revoking_from_a_group_evicts_everyone_who_has_nothing_else(stage, fanout):
+    room = stage.room()
+    only = [enter(stage, fanout, room, "group:staff")[0] for _ in range(3)]
+    also, _ = enter(stage, fanout, room, "group:staff", "user:alice")
+    fanout.change(stage.database.revoke(room, "group:staff"))
+    assert all(client.outbox.named("$revoked") for client in only)
+    assert also.outbox.frames == []
+
+
+async def test_a_grant_is_over_at_its_instant(stage, fanout):
+    room = stage.room()
+    client, membership = enter(stage, fanout, room, expires_in=10)
+    await stage.clock.advance(9.9)
+    assert fanout.rooms.holds(membership)
+    await stage.clock.advance(0.1)
+    assert client.outbox.messages == [["$revoked", {"uuid": str(room.uuid), "reason": "expired"}]]
+    assert not fanout.rooms.holds(membership)
+
+
+async def test_a_delete_by_the_ttl_monitor_is_an_expiry(stage, fanout):
+    room = stage.room()
+    client, _ = enter(stage, fanout, room)
+    fanout.change(stage.database.revoke(room, ended=True))
+    assert client.outbox.messages[0][1]["reason"] == "expired"
+
+
+async def test_an_extended_grant_ends_at_its_new_instant_only(stage, fanout):
+    room = stage.room()
+    client, membership = enter(stage, fanout, room, expires_in=10)
+    fanout.change(stage.database.grant(room, expires_in=20))
+    await stage.clock.advance(15)
+    assert fanout.rooms.holds(membership)
+    await stage.clock.advance(5)
+    assert client.outbox.named("$revoked")
+
+
+async def test_a_grant_without_end_takes_the_end_away(stage, fanout):
+    room = stage.room()
+    _, membership = enter(stage, fanout, room, expires_in=10)
+    fanout.change(stage.database.grant(room))
+    assert membership.timer is None
+    await stage.clock.advance(20)
+    assert fanout.rooms.holds(membership)
+
+
+async def test_a_grant_of_many_days_does_not_overrun_the_timers(stage, fanout):
+    _, membership = enter(stage, fanout, stage.room(), expires_in=3 * 86_400)
+    for _ in range(3):
+        assert fanout.rooms.holds(membership)
+        await stage.clock.advance(86_400)
+    assert not fanout.rooms.holds(membership)
+
+
+async def test_when_the_first_of_two_grants_ends_the_role_is_the_others(stage, fanout):
+    room = stage.room()
+    _, membership = enter(stage, fanout, room, "user:alice", "group:staff")
+    fanout.change(stage.database.grant(room, "group:staff", Role.OWNER, expires_in=5))
+    assert membership.role is Role.OWNER
+    await stage.clock.advance(5)
+    assert membership.role is Role.READER
+
+
+async def test_a_grant_that_says_nothing_enforceable_ends_it(stage, fanout):
+    room = stage.room()
+    client, _ = enter(stage, fanout, room)
+    change = stage.database.grant(room)
+    object.__setattr__(change, "grant", None)
+    fanout.change(change)
+    assert client.outbox.named("$revoked")
+
+
+async def test_a_membership_that_was_left_is_not_ended_again_by_its_timer(stage, fanout):
+    client, membership = enter(stage, fanout, stage.room(), expires_in=5)
+    assert fanout.remove(membership)
+    assert not fanout.remove(membership)
+    fanout.evict(membership, "revoked")
+    await stage.clock.advance(10)
+    assert client.outbox.frames == []
+
+
+async def test_a_slow_socket_is_noted_once_and_harms_nobody_else(stage, fanout):
+    room = stage.room()
+    slow, _ = enter(stage, fanout, room, client=stage.client(bounds=Bounds(10, 5)))
+    quick, _ = enter(stage, fanout, room)
+    slow.outbox.waiting = (100, 1)
+    for _ in range(3):
+        fanout.change(stage.database.write(room))
+    assert fanout.slow == {slow}
+    assert slow.outbox.frames == []
+    assert len(quick.outbox.frames) == 3
+    assert metric(stage, "slow_sockets_total") == 1
+    assert metric(stage, "deliveries_total") == 3
+
+
+async def test_a_room_that_is_left_is_owed_nothing(stage, fanout):
+    room = stage.room()
+    client, membership = enter(stage, fanout, room)
+    client.cut = {room, stage.room(2)}
+    fanout.remove(membership)
+    assert client.cut == {stage.room(2)}
+
+
+async def test_a_gap_concerns_every_active_membership(stage, fanout):
+    first, second = stage.room(1), stage.room(2)
+    client, _ = enter(stage, fanout, first)
+    enter(stage, fanout, second, client=client)
+    _, membership = enter(stage, fanout, first)
+    membership.active = False
+    fanout.gap("history_lost")
+    assert fanout.resyncs.asked == {client: ({first, second}, "history_lost")}
+
+
+@pytest.mark.parametrize(
+    ("tenant", "reason", "concerned"),
+    [("acme", "collection_dropped", {"acme"}), (None, "grants_dropped", {"acme", "globex"})],
+)
+async def test_what_vanishes_at_once_concerns_its_tenant_or_all(stage, fanout, tenant, reason, concerned):
+    for name in ("acme", "globex"):
+        enter(stage, fanout, stage.room(1, name), client=stage.client(tenant=name))
+    fanout.gone(CollectionGone("t", stage.database.at(), tenant, "notes"))
+    assert {client.tenant.slug for client in fanout.resyncs.asked} == concerned
+    assert {said for _, said in fanout.resyncs.asked.values()} == {reason}

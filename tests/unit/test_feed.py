@@ -1,0 +1,297 @@
+"""The one path from raw events to the listener, with a stream whose batches the test hands in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from uuid import UUID
+
+import bson
+import pytest
+from bson import ObjectId
+from bson.timestamp import Timestamp
+from pymongo.errors import AutoReconnect
+
+from livedocs.changes import cursor
+from livedocs.changes.event import DocumentChange, GrantChange
+from livedocs.changes.feed import Feed
+from livedocs.changes.history import History
+from livedocs.changes.normalise import CODEC
+from livedocs.changes.resolver import Resolver, identity
+from livedocs.changes.stream import Batch, Opened
+from livedocs.model import Grant, GrantKey, Role, Tenant, grant_document
+from livedocs.telemetry import Metrics
+
+BEGIN = int(time.time())
+ROOM, OTHER = UUID(int=1), UUID(int=2)
+ACME = Tenant("acme", "acme_db", {"notes": "_id", "test": "uuid"})
+
+
+def at(second):
+    return Timestamp(BEGIN + second, 1)
+
+
+def token(second, number=0):
+    return f"{cursor.before(at(second))}2B{number:06X}"
+
+
+def event(second, op="insert", collection="notes", database="acme_db", number=0, **members):
+    body = {
+        "_id": {"_data": token(second, number)},
+        "operationType": op,
+        "clusterTime": at(second),
+        "ns": {"db": database, "coll": collection},
+        **members,
+    }
+    return bson.encode(body, codec_options=CODEC)
+
+
+def insert(second, uuid=ROOM, **fields):
+    return event(second, documentKey={"_id": uuid}, fullDocument={"_id": uuid, **fields})
+
+
+def tenants(second):
+    return event(second, "update", "tenants", "control", documentKey={"_id": "acme"})
+
+
+def granted(second):
+    document = grant_document(Grant(GrantKey("acme", ROOM, "user:alice"), Role.READER))
+    return event(second, "insert", "acl", "control", documentKey={"_id": document["_id"]}, fullDocument=document)
+
+
+class Stream:
+    """Batches as they are put in; notes where it was told to open again."""
+
+    def __init__(self):
+        self.connected = True
+        self.queue = asyncio.Queue()
+        self.reopened = []
+
+    def reopen(self, position):
+        self.reopened.append(position)
+
+    async def batches(self):
+        while True:
+            yield await self.queue.get()
+
+
+class Listener:
+    def __init__(self):
+        self.heard = []
+
+    def change(self, change):
+        self.heard.append(change)
+
+    def gone(self, change):
+        self.heard.append(change)
+
+    def gap(self, reason):
+        self.heard.append(reason)
+
+
+class Finder:
+    def __init__(self):
+        self.known, self.failures, self.asked = {}, 0, []
+
+    async def uuids(self, tenant, collection, ids):
+        self.asked.append(list(ids))
+        if self.failures:
+            self.failures -= 1
+            msg = "gone"
+            raise AutoReconnect(msg)
+        return {identity(one): self.known[one] for one in ids if one in self.known}
+
+
+class Registry:
+    tenants = (ACME,)
+
+    def by_database(self, database):
+        return next((tenant for tenant in self.tenants if tenant.database == database), None)
+
+
+class Fed:
+    def __init__(self):
+        self.stream, self.listener, self.finder, self.registry = Stream(), Listener(), Finder(), Registry()
+        self.history, self.metrics = History(window=300, max_bytes=2**20), Metrics()
+        self.changed = False
+        self.feed = Feed(
+            self.stream,
+            Resolver(self.finder),
+            self.history,
+            self.listener,
+            registry=self.registry,
+            control="control",
+            tenants_changed=self.tenants_changed,
+            metrics=self.metrics,
+        )
+
+    async def tenants_changed(self):
+        # What came before has been told by now.
+        self.listener.heard.append("registry read")
+        return self.changed
+
+    async def give(self, *events, position=None):
+        last = bson.decode(events[-1])["_id"]["_data"] if events else None
+        self.stream.queue.put_nowait(Batch(events, position or last))
+        await self.taken()
+
+    async def open(self, reason="start", second=0):
+        self.stream.queue.put_nowait(Opened(cursor.before(at(second)), reason))
+        await self.taken()
+
+    async def taken(self):
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    @property
+    def seen(self):
+        return [change.token if hasattr(change, "token") else change for change in self.listener.heard]
+
+
+@pytest.fixture
+async def fed():
+    fed = Fed()
+    task = asyncio.create_task(fed.feed.run())
+    await fed.open()
+    yield fed
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_changes_reach_the_history_and_the_listener_in_order(fed):
+    await fed.give(insert(1), granted(2), insert(3, OTHER))
+    assert [type(change) for change in fed.listener.heard] == [DocumentChange, GrantChange, DocumentChange]
+    assert fed.history.since(("acme", ROOM), "") == fed.listener.heard[:2]
+    assert fed.feed.position == token(3)
+
+
+async def test_what_means_nothing_here_moves_the_position_only(fed):
+    foreign = event(5, database="other", documentKey={"_id": ROOM}, fullDocument={"_id": ROOM})
+    await fed.give(foreign)
+    assert fed.listener.heard == []
+    assert fed.feed.position == token(5)
+
+
+async def test_whoever_waits_for_a_cluster_time_waits_until_nothing_of_it_can_follow(fed):
+    waiting = [asyncio.create_task(fed.feed.passed(at(second))) for second in (5, 3, 4)]
+    await fed.give(insert(3))
+    assert not any(task.done() for task in waiting)
+    await fed.give(position=cursor.after(at(4)))
+    assert [task.done() for task in waiting] == [False, True, True]
+    await fed.feed.passed(at(2))
+    waiting[0].cancel()
+    await fed.give(position=cursor.after(at(9)))
+    await asyncio.wait(waiting)
+
+
+async def test_it_is_live_while_the_stream_is_and_not_before_it_has_opened(fed):
+    unopened = Fed().feed
+    assert not unopened.live
+    assert unopened.lag() == float("inf")
+    assert fed.feed.live
+    fed.stream.connected = False
+    assert not fed.feed.live
+
+
+async def test_the_lag_is_the_positions_age(fed):
+    await fed.give(position=cursor.after(at(-50)))
+    await fed.open(second=-50)
+    assert 49 <= fed.feed.lag() <= 60
+    await fed.give(position=cursor.after(at(3600)))
+    assert fed.feed.lag() == 0
+
+
+async def test_a_gap_restarts_the_history_and_is_told(fed):
+    await fed.give(insert(1))
+    await fed.open("history_lost", 10)
+    assert fed.seen == [token(1), "history_lost"]
+    assert not fed.history.covers(token(1), "acme")
+    assert fed.history.since(("acme", ROOM), "") == []
+
+
+async def test_after_a_gap_nothing_remembered_is_trusted(fed):
+    own = ObjectId()
+    await fed.give(event(1, collection="test", documentKey={"_id": own}, fullDocument={"_id": own, "uuid": ROOM}))
+    await fed.open("history_lost", 10)
+    await fed.give(event(11, "delete", "test", documentKey={"_id": own}))
+    assert fed.seen == [token(1), "history_lost"]
+    assert fed.metrics.registry.get_sample_value("livedocs_events_unresolved_total") == 1
+
+
+async def test_documents_are_looked_up_again_until_it_works_and_order_is_kept(fed, clock):
+    own = ObjectId()
+    fed.finder.known[own] = ROOM
+    fed.finder.failures = 2
+    update = {"updatedFields": {"a": 1}, "removedFields": [], "truncatedArrays": []}
+    await fed.give(event(1, "update", "test", documentKey={"_id": own}, updateDescription=update), insert(2))
+    assert fed.listener.heard == []
+    for _ in range(2):
+        await clock.advance(0.5)
+    assert fed.seen == [token(1), token(2)]
+    assert len(fed.finder.asked) == 3
+
+
+async def test_an_event_that_cannot_be_read_is_told_as_a_gap_behind_its_batch(fed):
+    broken = event(2, documentKey={})
+    await fed.give(insert(1), broken, insert(3))
+    assert fed.seen == [token(1), token(3), "event_unreadable"]
+    assert not fed.history.covers(token(2), "acme")
+    assert fed.history.covers(fed.feed.position, "acme")
+
+
+async def test_a_binary_that_only_claims_to_be_a_uuid_is_no_obstacle(fed):
+    await fed.give(insert(1, odd=bson.Binary(b"abc", 4)))
+    assert fed.seen == [token(1)]
+
+
+async def test_a_changed_registry_opens_the_stream_again_behind_the_change(fed):
+    fed.changed = True
+    await fed.give(insert(1), tenants(2), insert(3))
+    assert fed.seen == [token(1), "registry read"]
+    assert fed.stream.reopened == [token(2)]
+    assert fed.feed.position == token(2)
+    # What was left of the batch comes again.
+    await fed.give(insert(3))
+    assert fed.seen == [token(1), "registry read", token(3)]
+
+
+async def test_a_registry_as_it_was_changes_nothing(fed):
+    await fed.give(insert(1), tenants(2), insert(3), tenants(4), insert(5))
+    assert fed.seen == [token(1), "registry read", token(3), token(5)]
+    assert fed.stream.reopened == []
+
+
+async def test_what_comes_again_after_the_registry_is_resolved_as_if_for_the_first_time(fed):
+    own = ObjectId()
+    await fed.give(event(1, collection="test", documentKey={"_id": own}, fullDocument={"_id": own, "uuid": ROOM}))
+    fed.changed = True
+    gone = event(3, "delete", "test", documentKey={"_id": own})
+    await fed.give(tenants(2), gone)
+    await fed.give(gone)
+    assert fed.seen == [token(1), "registry read", token(3)]
+    assert fed.listener.heard[-1].op == "delete"
+
+
+@pytest.mark.parametrize("kind", ["drop", "rename", "dropDatabase"])
+async def test_a_collection_that_is_gone_is_told_and_not_resumed_across(fed, kind):
+    await fed.give(insert(1), event(2, kind))
+    assert fed.listener.heard[-1].tenant == "acme"
+    assert not fed.history.covers(token(1), "acme")
+    assert fed.history.covers(token(1), "globex")
+
+
+async def test_a_collection_that_nobody_registered_may_vanish_unnoticed(fed):
+    await fed.give(insert(1), event(2, "drop", "scratch"))
+    assert fed.seen == [token(1)]
+    assert fed.history.covers(token(1), "acme")
+
+
+async def test_a_collection_renamed_onto_a_registered_one_is_told(fed):
+    await fed.give(event(2, "rename", "scratch", to={"db": "acme_db", "coll": "notes"}))
+    assert len(fed.listener.heard) == 1
+
+
+async def test_the_grants_gone_concerns_everyone(fed):
+    await fed.give(event(2, "drop", "acl", "control"))
+    assert fed.listener.heard[-1].tenant is None
+    assert not fed.history.covers(token(1), "globex")

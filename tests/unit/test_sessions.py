@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from livedocs.errors import AuthUnavailable, Forbidden, InvalidToken, TenantSuspended, TenantUnknown, Unavailable
+from livedocs.live.sessions import Sessions
+
+INTERVAL, GRACE = 30.0, 60.0
+
+
+class Tokens:
+    """The authenticator's answers: a principal, or an error to raise."""
+
+    def __init__(self):
+        self.answer = None
+        self.asked = []
+
+    async def token(self, token, *, fresh=False):
+        assert fresh
+        self.asked.append(token)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer, None
+
+
+class Watched:
+    def __init__(self, stage):
+        self.stage, self.tokens = stage, Tokens()
+        self.regranted, self.trouble = [], None
+        self.sessions = Sessions(
+            self.tokens,
+            self.regrant,
+            interval=INTERVAL,
+            grace=GRACE,
+            metrics=stage.metrics,
+            now=stage.clock,
+        )
+
+    async def regrant(self, client, principal):
+        if self.trouble is not None:
+            raise self.trouble
+        self.regranted.append((client, principal.groups))
+        client.principal = principal
+
+    def connect(self, *, lasts=3600.0, groups=(), known_as="t"):
+        client = self.stage.client()
+        principal = self.stage.principal(groups=groups, known_as=known_as)
+        client.principal = replace(principal, expires_at=self.stage.clock.now + timedelta(seconds=lasts))
+        if self.tokens.answer is None:
+            self.tokens.answer = client.principal
+        self.sessions.attach(client, f"secret {known_as}")
+        return client
+
+    async def pass_time(self, seconds, step=1.0):
+        for _ in range(int(seconds / step)):
+            await self.stage.clock.advance(step)
+
+
+@pytest.fixture
+async def watched(stage):
+    watched = Watched(stage)
+    yield watched
+    await watched.sessions.aclose()
+    assert not watched.sessions._tasks
+
+
+def said(client):
+    return [message[0] for message in client.outbox.messages]
+
+
+async def test_a_token_is_announced_and_ended_on_time(watched):
+    client = watched.connect(lasts=600)
+    await watched.pass_time(539)
+    assert said(client) == []
+    await watched.pass_time(1)
+    assert said(client) == ["$expiring"]
+    await watched.pass_time(59)
+    assert client.closed is None
+    await watched.pass_time(1)
+    assert client.closed == "expired"
+    assert said(client) == ["$expiring", "$goaway"]
+
+
+async def test_a_short_token_is_announced_a_fifth_ahead(watched):
+    client = watched.connect(lasts=10)
+    await watched.pass_time(7)
+    assert said(client) == []
+    await watched.pass_time(1)
+    assert said(client) == ["$expiring"]
+    await watched.pass_time(2)
+    assert client.closed == "expired"
+
+
+async def test_a_token_that_is_over_already_ends_at_once(watched):
+    client = watched.connect(lasts=-5)
+    await watched.stage.clock.advance(0)
+    assert client.closed == "expired"
+
+
+async def test_a_token_that_lasts_for_weeks_does_not_overrun_the_timers(watched):
+    watched.tokens.answer = AuthUnavailable()
+    watched.sessions._grace = 10**9
+    client = watched.connect(lasts=5 * 86_400)
+    for _ in range(5):
+        assert client.closed is None
+        await watched.stage.clock.advance(86_399)
+    await watched.pass_time(10)
+    assert client.closed == "expired"
+
+
+async def test_however_many_sockets_hold_a_token_it_is_asked_about_once_per_interval(watched):
+    clients = [watched.connect() for _ in range(20)]
+    await watched.pass_time(300)
+    assert 10 <= len(watched.tokens.asked) <= 12
+    assert set(watched.tokens.asked) == {"secret t"}
+    assert all(client.closed is None for client in clients)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (InvalidToken(), "token_revoked"),
+        (TenantSuspended(), "tenant_suspended"),
+        (TenantUnknown(), "tenant_suspended"),
+        (Forbidden(), "token_revoked"),
+    ],
+)
+async def test_a_token_that_is_refused_ends_all_its_sockets_within_the_interval(watched, answer, reason):
+    clients = [watched.connect() for _ in range(3)]
+    other = watched.connect(known_as="other")
+    await watched.pass_time(31)
+    watched.sessions.detach(other)
+    watched.tokens.answer = answer
+    await watched.pass_time(31)
+    assert [client.closed for client in clients] == [reason] * 3
+    assert other.closed is None
+
+
+async def test_while_nobody_can_say_everyone_stays_for_the_grace_and_then_leaves(watched):
+    client = watched.connect()
+    watched.tokens.answer = AuthUnavailable()
+    await watched.pass_time(31)
+    assert client.closed is None
+    await watched.pass_time(GRACE + INTERVAL)
+    assert client.closed == "auth_unavailable"
+
+
+async def test_an_answer_in_between_starts_the_grace_anew(watched):
+    client = watched.connect(lasts=10_000)
+    good = watched.tokens.answer
+    for _ in range(5):
+        watched.tokens.answer = AuthUnavailable()
+        await watched.pass_time(45)
+        watched.tokens.answer = good
+        await watched.pass_time(31)
+    assert client.closed is None
+
+
+async def test_a_token_that_speaks_for_somebody_else_now_is_over(watched):
+    client = watched.connect()
+    watched.tokens.answer = replace(watched.tokens.answer, subject="user:bob")
+    await watched.pass_time(31)
+    assert client.closed == "token_revoked"
+
+
+async def test_a_later_end_puts_the_end_off_and_an_earlier_one_brings_it_forward(watched):
+    client = watched.connect(lasts=100)
+    watched.tokens.answer = replace(client.principal, expires_at=watched.stage.clock.now + timedelta(seconds=200))
+    await watched.pass_time(150)
+    assert client.closed is None
+    await watched.pass_time(50)
+    assert client.closed == "expired"
+
+
+async def test_changed_groups_are_applied_to_every_socket_of_the_token(watched):
+    clients = {watched.connect(groups=["staff"]) for _ in range(2)}
+    watched.tokens.answer = replace(watched.tokens.answer, groups=frozenset({"guests"}))
+    await watched.pass_time(31)
+    assert {client for client, _ in watched.regranted} == clients
+    await watched.pass_time(60)
+    assert len(watched.regranted) == 2
+
+
+async def test_groups_that_could_not_be_applied_are_tried_again_even_if_the_end_moved_too(watched):
+    client = watched.connect(groups=["staff"])
+    watched.trouble = Unavailable()
+    later = watched.stage.clock.now + timedelta(seconds=7200)
+    watched.tokens.answer = replace(watched.tokens.answer, groups=frozenset({"guests"}), expires_at=later)
+    await watched.pass_time(31)
+    assert watched.regranted == []
+    watched.trouble = None
+    await watched.pass_time(31)
+    assert watched.regranted == [(client, frozenset({"guests"}))]
+
+
+async def test_a_logout_closes_that_tokens_sockets_only(watched):
+    mine, other = watched.connect(), watched.connect(known_as="other")
+    watched.sessions.close("t", "logout")
+    watched.sessions.close("nobody's", "logout")
+    assert (mine.closed, other.closed) == ("logout", None)
+
+
+async def test_a_token_without_sockets_is_forgotten_and_not_asked_about(watched):
+    client = watched.connect()
+    session = watched.sessions.of("t")
+    assert "secret" not in repr(session)
+    watched.sessions.detach(client)
+    watched.sessions.detach(client)
+    assert watched.sessions.of("t") is None
+    await watched.pass_time(120)
+    assert watched.tokens.asked == []
+    assert not watched.sessions._tasks
+
+
+async def test_an_interval_that_is_under_way_does_not_touch_a_session_that_came_after(watched):
+    first = watched.connect()
+    await watched.pass_time(10)
+    watched.sessions.detach(first)
+    second = watched.connect()
+    await watched.pass_time(300)
+    assert len(watched.tokens.asked) <= 12
+    assert second.closed is None
+
+
+async def test_at_a_stop_nothing_goes_on(watched):
+    watched.connect(lasts=20)
+    await watched.sessions.aclose()
+    await watched.pass_time(60)
+    assert watched.tokens.asked == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
