@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
-from bson import DatetimeMS, Timestamp
+from bson import Binary, DatetimeMS, Timestamp
 
 from livedocs.access.gate import SnapshotReader
 from livedocs.config import Settings
@@ -179,3 +179,15 @@ async def test_without_mongodb_nobody_is_let_in(deployment, acme, free_ports, mo
         await client.close()
     assert refusal.value.retry_after
     assert str(port) not in str(refusal.value)
+
+
+@pytest.mark.parametrize("collection", ["notes", "test"])
+async def test_a_binary_that_claims_to_be_a_uuid_keeps_no_document_back(snapshots, acme, give, mongo, collection):
+    uuid = uuid4()
+    await give(uuid, "user:alice")
+    key = {"_id": uuid} if collection == "notes" else {"_id": str(uuid), "uuid": uuid}
+    broken = Binary(b"abc", 4)
+    await mongo[acme.database][collection].insert_one({**key, "odd": broken, "n": 1})
+    snapshot = await snapshots.read(acme, [uuid], ["user:alice"], frozenset([uuid]))
+    (document,) = snapshot.documents[uuid][collection]
+    assert (document["odd"], document["n"]) == (broken, 1)

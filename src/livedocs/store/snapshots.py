@@ -14,6 +14,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from bson.binary import Binary, UuidRepresentation
+from bson.codec_options import CodecOptions
+from bson.errors import InvalidBSON
 from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -128,14 +131,28 @@ class Snapshots:
     async def _documents(
         self, database: str, collection: str, key: CollectionKey, uuids: Sequence[UUID], at: Timestamp
     ) -> list[MongoDocument]:
-        cursor = await self._client[database].cursor_command(
-            {
-                "find": collection,
-                "filter": {key: {"$in": list(uuids)}},
-                "sort": {"_id": 1},
-                "readConcern": {"level": "snapshot", "atClusterTime": at},
-            },
-            codec_options=self._client.codec_options,
-        )
+        command = {
+            "find": collection,
+            "filter": {key: {"$in": [Binary.from_uuid(uuid) for uuid in uuids]}},
+            "sort": {"_id": 1},
+            "readConcern": {"level": "snapshot", "atClusterTime": at},
+        }
+        options = self._client.codec_options
+        try:
+            return await self._found(database, command, options)
+        except InvalidBSON:
+            # A Binary of subtype 4 that is not 16 bytes long, which MongoDB stores: it is no UUID, and no reason
+            # to keep the room's other documents back.
+            lenient = options.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
+            found = await self._found(database, command, lenient)
+        for document in found:
+            if isinstance(document[key], Binary):
+                document[key] = document[key].as_uuid()
+        return found
+
+    async def _found(
+        self, database: str, command: dict[str, Any], options: CodecOptions[MongoDocument]
+    ) -> list[MongoDocument]:
+        cursor = await self._client[database].cursor_command(command, codec_options=options)
         async with cursor:
             return await cursor.to_list()
