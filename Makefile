@@ -6,7 +6,7 @@
 # Given on the command line or in the environment; scripts/demo has the defaults.
 export PORT OAUTH_PORT MONGO_PORT FRESH
 
-.PHONY: help setup demo test soak lint fmt lock clean
+.PHONY: help setup demo test soak lint fmt lock clean bench
 
 help:
 	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,11 @@ soak: setup
 setup:
 	@scripts/setup dev
 
+## make bench   measure beside the Node.js stack, half an hour; QUICK=1: three minutes, ARGS="--scenario one-room"
+bench: setup
+	@npm --prefix bench/peers/node ci --silent --no-progress
+	@.venv/bin/python bench/run.py $(if $(QUICK),--quick) $(ARGS)
+
 ## make lint    ruff, mypy and the front end's type check
 lint: setup
 	@scripts/lint
@@ -44,4 +49,4 @@ lock:
 ## make clean   remove what set-up and tests made; the demo's data in .livedocs/ stays
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis test-results
-	rm -rf frontend/node_modules frontend/dist tests/clients/node/node_modules
+	rm -rf frontend/node_modules frontend/dist tests/clients/node/node_modules bench/peers/node/node_modules tests/clients/oidc-provider/node_modules

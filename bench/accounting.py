@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,3 +79,14 @@ class Meter:
             others=round(max(0.0, busy - ours) / total, 3),
             idle=round(max(0.0, total - busy) / total, 3),
         )
+
+
+def wait_for_quiet(patience: float, busy: float = 0.1) -> None:
+    """Wait until nobody uses more than that share of the machine for a second, or until patience is at an end."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = _machine_seconds()
+        time.sleep(1.0)
+        used, total = (now - then for now, then in zip(_machine_seconds(), before, strict=True))
+        if used <= busy * total:
+            return

@@ -24,6 +24,7 @@ from typing import Any
 import capacity
 import machine
 import report
+from accounting import wait_for_quiet
 from catalogue import build, verdicts
 from load import LoadError
 from scenarios import Figures, Scenario
@@ -51,7 +52,7 @@ def main() -> int:
     }
     began = time.monotonic()
     for scenario in chosen:
-        results["runs"] += _measure(scenario)
+        results["runs"] += _measure(scenario, options.patience)
         results["seconds"] = round(time.monotonic() - began)
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     report.write(folder, results)
@@ -69,6 +70,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scenario", action="append", help="only this one; may be given again")
     parser.add_argument("--systems", help=f"only these, separated by commas: {', '.join(SYSTEMS)}")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0.0,
+        help="seconds to wait, before each run, for others to leave the machine alone",
+    )
     parser.add_argument("--out", help="folder of the results")
     parser.add_argument("--report", help="folder of earlier results")
     return parser.parse_args()
@@ -92,7 +99,7 @@ def _chosen(options: argparse.Namespace) -> list[Scenario]:
     ]
 
 
-def _measure(scenario: Scenario) -> list[dict[str, Any]]:
+def _measure(scenario: Scenario, patience: float) -> list[dict[str, Any]]:
     print(f"\n{scenario.title}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="livedocs-bench-"))
     runs = []
@@ -100,6 +107,7 @@ def _measure(scenario: Scenario) -> list[dict[str, Any]]:
         with surroundings(folder) as around:
             for number in range(scenario.rounds):
                 for system in scenario.systems:
+                    wait_for_quiet(patience)
                     figures = _once(scenario, system, around)
                     runs.append({"scenario": scenario.name, "system": system, "round": number, **figures})
                     print(f"  {number + 1} {system:9} {_brief(figures)}", flush=True)

@@ -47,7 +47,12 @@ def settle(pid: int, within: float = 30.0) -> None:
 
 
 def _common(usage: Usage) -> Figures:
-    return {"cpu_s": round(usage.server, 3), "kernel_s": round(usage.kernel, 3), "others": usage.others, "idle": usage.idle}
+    return {
+        "cpu_s": round(usage.server, 3),
+        "kernel_s": round(usage.kernel, 3),
+        "others": usage.others,
+        "idle": usage.idle,
+    }
 
 
 def _joining(system: Running, users: int, *, snapshot: bool = False) -> Figures:

@@ -6,6 +6,7 @@ This is the only module that knows everyone.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import platform
@@ -56,6 +57,7 @@ from livedocs.store.grants import Grants
 from livedocs.store.journal import Journal
 from livedocs.store.lookups import Lookups
 from livedocs.store.processes import Process, Processes
+from livedocs.store.replays import Replays
 from livedocs.store.snapshots import Snapshots
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.store.trail import Trail
@@ -220,6 +222,7 @@ class Server:
                 documents=Documents(self._client, settings.control_database),
                 grants=Grants(self._client, settings.control_database),
                 batches=Batches(self._client, settings.control_database),
+                replays=Replays(self._client, settings.control_database),
                 processes=self._processes,
                 roster=Roster(self._process, self._sockets, self._fanout.rooms, self.metrics),
                 registry=self._registry,
@@ -386,6 +389,10 @@ async def _cancel(tasks: list[asyncio.Task[Any]] | list[asyncio.Future[Any]]) ->
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     configure_logging(settings)
+    # Sockets and the history are many objects that stay: looking through all of them again and again took half of
+    # the CPU at a high rate of events, and stopped everything for as long as it lasted.
+    gc.freeze()
+    gc.set_threshold(20_000, 5, 100)
     asyncio.run(_main(settings))
 
 

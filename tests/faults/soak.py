@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import pickle
 import random
 import shutil
 import sys
@@ -74,7 +75,10 @@ async def _round(deployment: Deployment, options: argparse.Namespace, number: in
     print(f"round {number}: {line([found])}", flush=True)
     for violation in outcome.verdict.violations[:20]:
         print(f"  {str(violation)[:500]}", file=sys.stderr, flush=True)
-    if not outcome.verdict.violations and number % options.keep:
+    if outcome.verdict.violations:
+        # Everything sent and received, and the truth, for whoever looks for the reason.
+        (options.out / f"round-{number}.pickle").write_bytes(pickle.dumps((outcome.recording, outcome.world)))
+    elif number % options.keep:
         picture.unlink()
     return found
 

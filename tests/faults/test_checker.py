@@ -90,7 +90,7 @@ DELETED = Delivered(13.1, "test", {"uuid": str(R)}, _meta(13, 0, "delete"))
 
 
 def history() -> Recording:
-    """Alice of acme on `a1`, then on `b1` by her cursor; Bob of acme; Alice of globex, in a room of the same UUID."""
+    """Alice of acme on `a1`, then on `b1` by her cursor; Bob of acme; Alice of globex in a room of that UUID."""
     recording = Recording(epoch=0.0)
     first = Connection(1, Who("acme", "user:alice"), "a1", 8, ended=11.5)
     first.entries += [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -43,13 +44,21 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
 
 
 @pytest.fixture(scope="module")
-def measured(outcome: Outcome) -> dict[str, Any]:
-    return figures(outcome.recording, outcome.world, outcome.verdict)
+def measured(outcome: Outcome, pytestconfig: pytest.Config) -> dict[str, Any]:
+    """The figures; they and the picture of the run stay in `test-results/faults`."""
+    found = figures(outcome.recording, outcome.world, outcome.verdict)
+    folder = pytestconfig.rootpath / "test-results" / "faults"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "figures.json").write_text(dumps(found))
+    html = page(
+        outcome.recording, outcome.world, outcome.verdict, found, f"livedocs under faults: {line([found])}"
+    )
+    (folder / "timeline.html").write_text(html)
+    return found
 
 
 def test_the_guarantees_hold_under_every_fault(outcome: Outcome, measured: dict[str, Any]):
-    print(line([measured]))
-    print(dumps(measured))
+    sys.stdout.write(f"{line([measured])}\n")
     assert {fault.name for fault in outcome.recording.faults} == FAULTS.keys()
     assert [str(violation) for violation in outcome.verdict.violations] == []
 

@@ -52,7 +52,7 @@ async def test_without_a_majority_it_is_not_ready_and_lets_nobody_in_and_afterwa
             await notes.update_one({"_id": uuid}, {"$set": {"n": 2}})
         events = await alice.until(field("n", 2))
         truth = [event.data["n"] for event in events if isinstance(event, Delivered)]
-        # The same primary came back with its write, or another one without it; either way all that is true came once.
+        # The same primary came back with its write, or another one without it; what is true came once.
         assert truth in ([1, 2], [2])
         await alice.joined(str(other))
         await alice.close()

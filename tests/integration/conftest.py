@@ -21,6 +21,7 @@ from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
 from livedocs.store.processes import Processes
+from livedocs.store.replays import Replays
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics
@@ -159,6 +160,7 @@ def start_api(mongo, deployment):
                     "documents": Documents(mongo, settings.control_database),
                     "grants": Grants(mongo, settings.control_database),
                     "batches": Batches(mongo, settings.control_database),
+                    "replays": Replays(mongo, settings.control_database),
                     "processes": Processes(mongo, settings.control_database),
                     "registry": Tenants(mongo, settings.control_database),
                     "deletions": Deletions(mongo, settings.control_database),

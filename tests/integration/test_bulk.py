@@ -201,6 +201,20 @@ async def test_a_later_item_finds_what_an_earlier_one_of_its_uuid_did(alice):
     assert (await alice.get(f"/v1/docs/notes/{uuid}")).json == {"uuid": uuid, "a": 0, "b": 1, "c": 2}
 
 
+async def test_a_merge_is_one_with_what_an_earlier_item_has_left(alice):
+    uuid = (await alice.post("/v1/docs/notes", {"a": 1})).json["uuid"]
+    await bulk(alice, [{"uuid": uuid, "mode": "merge", "document": {"a": value}} for value in (2, 1)])
+    assert (await alice.get(f"/v1/docs/notes/{uuid}")).json["a"] == 1
+
+
+async def test_a_service_hands_over_what_it_creates(service, grants):
+    handed = [{"subject": "user:bob", "role": "owner"}, {"subject": "client:acme-service", "role": "reader"}]
+    alone = handed[1:]
+    results = await bulk(service, [{"document": {}, "grants": handed}, {"document": {}, "grants": alone}])
+    assert statuses(results) == [(201, None), (409, "conflict")]
+    assert await roles(grants, results[0]["uuid"]) == {"user:bob": "owner", "client:acme-service": "reader"}
+
+
 async def test_what_mongodb_refuses_is_found_among_the_items_and_the_others_are_written(
     service, notes, mongo, deployment
 ):
@@ -363,7 +377,7 @@ async def test_without_mongodb_every_item_says_so(start_api, deployment, free_po
 async def test_the_answer_of_a_bulk_request_is_as_described(api, alice):
     schema = (await api.anybody().get("/openapi.json")).json
     operation = schema["paths"]["/v1/docs/{collection}:bulk"]["post"]
-    assert [parameter["name"] for parameter in operation["parameters"]] == ["collection"]
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["collection", "Idempotency-Key"]
     assert "items" in json.dumps(operation["requestBody"])
 
 

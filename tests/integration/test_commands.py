@@ -59,6 +59,7 @@ def test_help_is_there_for_every_command():
         "demo",
         "doctor",
         "grant",
+        "import",
         "migrate",
         "serve",
         "sessions",

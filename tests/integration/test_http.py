@@ -304,6 +304,7 @@ async def test_the_description_is_valid_and_names_every_route(api):
     assert paths == {
         "/v1/docs/{collection}": {"post"},
         "/v1/docs/{collection}:bulk": {"post"},
+        "/v1/docs/{collection}:import": {"get", "post"},
         "/v1/docs/{collection}/{uuid}": {"get", "put", "patch", "delete"},
         "/v1/grants:bulk": {"post"},
         "/v1/grants/{uuid}": {"get"},

@@ -69,6 +69,8 @@ async def handshake(port: int, headers: dict[str, str], *, source: str | None = 
         "Upgrade": "websocket",
         "Connection": "Upgrade",
         "Sec-WebSocket-Version": "13",
+        # As browsers offer it.
+        "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
         "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
         **headers,
     }

@@ -95,6 +95,9 @@ class Outbox:
         if self.closed is None and not self.aborted:
             self.frames.append(frame)
 
+    def offer(self, frame: Frame) -> int:
+        return -1
+
     def backlog(self) -> tuple[int, int]:
         return self.waiting
 

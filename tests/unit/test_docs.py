@@ -116,20 +116,8 @@ def test_the_http_page_lists_every_route_and_no_other(tmp_path):
         oauth_audience="livedocs",
     )
     # The routes are looked at, none is called.
-    parts = dict.fromkeys(
-        (
-            "authenticator",
-            "tenants",
-            "documents",
-            "grants",
-            "batches",
-            "processes",
-            "login",
-            "registry",
-            "deletions",
-            "trail",
-        )
-    )
+    names = "authenticator tenants documents grants batches replays processes login registry deletions trail"
+    parts = dict.fromkeys(names.split())
     app = http_app.build(http_app.Services(settings=settings, metrics=Metrics(), **parts))
     routes = {
         f"{method} {PARAMETER.sub(braced, rule.rule)}"
@@ -169,8 +157,9 @@ def test_every_setting_that_a_page_names_exists(page):
     assert named <= known, named - known
 
 
-def test_the_picture_loads_nothing_from_elsewhere():
-    picture = (DOCS / "architecture.svg").read_text()
+@pytest.mark.parametrize("name", ["architecture.svg", "threat-model.svg"])
+def test_a_picture_loads_nothing_from_elsewhere(name):
+    picture = (DOCS / name).read_text()
     assert "<title" in picture
     assert set(re.findall(r"https?://[^\"' ]+", picture)) == {"http://www.w3.org/2000/svg"}
     assert "href" not in picture

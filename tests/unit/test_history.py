@@ -66,6 +66,7 @@ def test_the_window_is_counted_in_cluster_time():
     ring.advance(cursor.after(Timestamp(BEGIN + 11, 0)))
     assert ring.since(ROOMS[0], "") == [young]
     assert not ring.covers(cursor.before(old.at), "acme")
+    assert ring.seconds == 10
     assert ring.covers(cursor.before(young.at), "acme")
 
 
@@ -136,7 +137,8 @@ def test_a_busy_room_does_not_keep_what_was_given_up():
     for number in range(2000):
         ring.append(document(BEGIN + number, number))
         ring.advance(token(BEGIN + number, number))
-    assert len(ring._lanes[ROOMS[0]].items) < 100
+        assert len(ring._lanes[ROOMS[0]].items) < 100
+    assert [change.at.time - BEGIN for change in ring.since(ROOMS[0], "")] == list(range(1989, 2000))
 
 
 STEPS = st.lists(

@@ -464,6 +464,21 @@ async def test_a_stream_lost_while_a_rejoin_waits_for_it_does_not_hide_a_revoke(
     assert not stage.rooms.of_member(alice)
 
 
+async def test_a_join_that_can_never_be_continued_is_refused_in_the_end(stage):
+    room = stage.room()
+    stage.database.grant(room)
+    stage.deliver()
+    # As after a restart whose stream is ahead of everything the look can read.
+    stage.history.break_off("82" + "F" * 16, None)
+    alice = stage.client()
+    join = stage.start_join(alice, room)
+    for _ in range(10):
+        await stage.clock.advance(0.2)
+    assert code(stage.answer(alice), room) == "unavailable"
+    assert join.done()
+    assert not stage.rooms.of_member(alice)
+
+
 async def test_grants_that_vanish_at_once_during_the_join_make_it_look_again(stage):
     room = stage.room()
     stage.database.grant(room)
@@ -829,6 +844,30 @@ async def test_a_resync_is_tried_until_the_grants_can_be_read(stage, settled):
     assert len(stage.reader.reads) == reads + 1
 
 
+async def test_a_resync_that_has_to_be_repeated_at_once_is(stage, settled):
+    room = stage.room()
+    stage.database.grant(room)
+    stage.database.write(room, op="insert", n=1)
+    stage.deliver()
+    alice = stage.client()
+    await stage.join(alice, room)
+    stop = stage.stop_reader("after_time")
+    stage.fanout.gap("history_lost")
+    await stop.reached.wait()
+    # Nobody could put this one on top of what the resync is about to send.
+    stage.database.write(room, n=2)
+    stage.database.log[-1] = replace(stage.database.log[-1], doubtful=True)
+    stage.deliver()
+    stop.go()
+    await settled()
+    resyncs = [message[1] for message in alice.outbox.named("$resync")]
+    assert [resync["reason"] for resync in resyncs] == ["history_lost", "ambiguous_path"]
+    assert resyncs[-1]["snapshot"]["notes"][0]["n"] == 2
+    live = stage.database.write(room, n=3)
+    stage.deliver()
+    assert alice.outbox.changes == [("notes", live.token)]
+
+
 async def test_a_client_that_is_owed_no_room_is_not_kept(stage, settled):
     alice = stage.client()
     stage.joins.resync(alice, [], "slow")
@@ -848,18 +887,19 @@ async def test_after_a_resync_nothing_of_the_client_is_kept(stage, settled):
     assert not stage.joins._tasks
 
 
-async def test_a_resync_looks_with_the_groups_of_now(stage, settled):
+async def test_a_resync_counts_the_groups_of_now(stage, settled):
     room = stage.room()
-    stage.database.grant(room, "group:staff")
+    for subject in ("user:alice", "group:staff"):
+        stage.database.grant(room, subject)
     stage.deliver()
     alice = stage.client(groups=["staff"])
     await stage.join(alice, room)
     stage.fanout.gap("history_lost")
-    # The resync is under way when the group is taken away, and the grant of the group changes once more.
+    # The resync is under way when the group is taken away.
     await stage.joins.reauthorize(alice, stage.principal(groups=["guests"]))
-    stage.database.grant(room, "group:staff", Role.OWNER)
-    stage.deliver()
     await settled()
+    stage.database.grant(room, "group:staff", Role.OWNER)
+    stage.database.revoke(room, "user:alice")
     stage.database.write(room, n=666)
     stage.deliver()
     assert alice.outbox.changes == []

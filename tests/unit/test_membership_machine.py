@@ -70,7 +70,9 @@ class Person:
 people = st.sampled_from(sorted(PEOPLE))
 rooms = st.sampled_from([1, 1, 2])
 places = st.sampled_from(PLACES)
-happenings = st.sampled_from(["write", "grant", "grant briefly", "revoke", "time", "arrive", "lose"])
+happenings = st.sampled_from(
+    ["write", "grant", "grant briefly", "only briefly", "revoke", "break", "time", "arrive", "lose"]
+)
 
 
 class Memberships(RuleBasedStateMachine):
@@ -143,7 +145,7 @@ class Memberships(RuleBasedStateMachine):
         subject = held[which % len(held)]
         self.stage.database.revoke(room, subject)
         if then:
-            self.stage.database.write(room)
+            self.change(room)
         if then == "write and grant":
             self.stage.database.grant(room, subject)
 
@@ -158,9 +160,14 @@ class Memberships(RuleBasedStateMachine):
         for op in ops:
             exists = collection in self.stage.database.documents(room, len(self.stage.database.log))
             if op == "insert" or not exists:
-                self.stage.database.write(room, collection, op="replace" if exists else "insert")
+                self.change(room, collection, "replace" if exists else "insert")
             else:
-                self.stage.database.write(room, collection, op=op)
+                self.change(room, collection, op)
+
+    def change(self, room, collection="notes", op="update"):
+        """One of a few fields, so that a change that was missed shows for long."""
+        number = len(self.stage.database.log)
+        self.stage.database.write(room, collection, op=op, **{f"f{number % 4}": number})
 
     @rule(seconds=st.sampled_from([1, 2, 60, 400]))
     def time_passes(self, seconds):
@@ -278,24 +285,32 @@ class Memberships(RuleBasedStateMachine):
 
     def happen(self, name, happenings):
         person = self.people[name]
-        place = (person.tenant, 1)
-        subjects = sorted(person.subjects)
+        place, room = (person.tenant, 1), self.stage.room(1, person.tenant)
+        first, *_, last = sorted(person.subjects)
+        acts = {
+            "write": lambda: self.change(room),
+            "grant": lambda: self.grant(place, first, Role.READER, None),
+            "grant briefly": lambda: self.grant(place, last, Role.READER, 3),
+            "only briefly": lambda: (self.grant(place, first, Role.READER, 3), self.cut_off(person, but=first)),
+            "revoke": lambda: self.revoke(place, 0, "write"),
+            "break": lambda: (
+                self.cut_off(person),
+                self.change(room),
+                self.grant(place, first, Role.READER, None),
+            ),
+            "time": lambda: self.time_passes(4),
+            "arrive": self.all_changes_arrive,
+            "lose": self.changes_are_lost,
+        }
         for what in happenings:
-            match what:
-                case "write":
-                    self.stage.database.write(self.stage.room(1, person.tenant))
-                case "grant":
-                    self.grant(place, subjects[0], Role.READER, None)
-                case "grant briefly":
-                    self.grant(place, subjects[-1], Role.READER, 3)
-                case "revoke":
-                    self.revoke(place, 0, "write")
-                case "time":
-                    self.time_passes(4)
-                case "arrive":
-                    self.all_changes_arrive()
-                case "lose":
-                    self.changes_are_lost()
+            acts[what]()
+
+    def cut_off(self, person, but=None):
+        """Every grant that lets the person in ends."""
+        room = self.stage.room(1, person.tenant)
+        for subject in self.stage.database.grants(room, len(self.stage.database.log)):
+            if subject in person.subjects and subject != but:
+                self.stage.database.revoke(room, subject)
 
     async def at_once(self):
         """No stop."""
@@ -401,12 +416,14 @@ class Memberships(RuleBasedStateMachine):
         return sum(change.token <= position for change in self.stage.database.log)
 
     def was_interrupted(self, person, number, since):
-        """Whether there was a moment, after that many changes, at which no grant let the person in."""
-        log, room = self.stage.database.log, self.stage.room(number, person.tenant)
-        for count in range(since, len(log) + 1):
-            until = log[count].wall if count < len(log) else self.stage.clock()
+        """Whether, of what was known after that many changes or more, nothing lets the person in any longer.
+
+        A grant that ends on time ends even where the stream has not brought the next one yet.
+        """
+        room, now = self.stage.room(number, person.tenant), self.stage.clock()
+        for count in range(since, len(self.stage.database.log) + 1):
             held = self.stage.database.grants(room, count)
-            if not any(grant.in_force(until) for subject, grant in held.items() if subject in person.subjects):
+            if not any(grant.in_force(now) for subject, grant in held.items() if subject in person.subjects):
                 return True
         return False
 

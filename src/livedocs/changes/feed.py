@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -24,10 +25,15 @@ from livedocs.changes.event import Change, CollectionGone, DocumentChange, Grant
 from livedocs.changes.history import History
 from livedocs.changes.normalise import Registry, Unresolved, read
 from livedocs.changes.resolver import Resolver
-from livedocs.changes.stream import Batch, Opened, Stream
+from livedocs.changes.stream import Batch, Opened, Stream, reason_of
 from livedocs.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
+
+# Seconds of work after which whatever else is waiting gets its turn.
+_SLICE = 0.003
+# Seconds between two updates of the gauges.
+_GAUGES = 0.25
 
 
 class Listener(Protocol):
@@ -73,6 +79,7 @@ class Feed:
         self._waiters: list[tuple[str, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._opened = asyncio.Event()
+        self._gauged = 0.0
         # Set when a grant change has passed; whoever waits for it clears it.
         self.granted = asyncio.Event()
 
@@ -145,7 +152,7 @@ class Feed:
 
     async def _settle(self, items: Sequence[Change | Unresolved]) -> None:
         if items:
-            self._tell(await self._resolve(items))
+            await self._tell(await self._resolve(items))
 
     def _read(self, events: Sequence[bytes]) -> tuple[list[Change | Unresolved], bool]:
         """What the events mean, and whether one of them could not be read."""
@@ -169,24 +176,32 @@ class Feed:
             try:
                 changes = await self._resolver.resolve(items)
             except PyMongoError as error:
-                log.warning("documents could not be looked up", error=str(error)[:300])
+                log.warning("documents could not be looked up", error=reason_of(error))
                 await asyncio.sleep(0.5)
             else:
                 self._metrics.unresolved.inc(self._resolver.take_dropped())
                 return changes
 
-    def _tell(self, changes: Sequence[Change]) -> None:
+    async def _tell(self, changes: Sequence[Change]) -> None:
+        """One change after the other; between two of them, others may run, as between two batches."""
+        counts: Counter[str] = Counter()
+        deadline = time.perf_counter() + _SLICE
         for change in changes:
+            if time.perf_counter() > deadline:
+                await asyncio.sleep(0)
+                deadline = time.perf_counter() + _SLICE
             if isinstance(change, CollectionGone):
-                self._metrics.events.labels("gone").inc()
+                counts["gone"] += 1
                 self._history.break_off(change.token, change.tenant)
                 self._listener.gone(change)
             elif not isinstance(change, TenantsChange):
-                self._metrics.events.labels(change.op if isinstance(change, DocumentChange) else "grant").inc()
+                counts[change.op if isinstance(change, DocumentChange) else "grant"] += 1
                 self._history.append(change)
                 self._listener.change(change)
                 if isinstance(change, GrantChange):
                     self.granted.set()
+        for kind, count in counts.items():
+            self._metrics.events.labels(kind).inc(count)
 
     def _advance(self, position: str) -> None:
         self._history.advance(position)
@@ -194,6 +209,10 @@ class Feed:
             future = heapq.heappop(self._waiters)[2]
             if not future.done():
                 future.set_result(None)
+        now = time.monotonic()
+        if now - self._gauged < _GAUGES:
+            return
+        self._gauged = now
         self._metrics.stream_lag.set(self.lag())
         self._metrics.history_events.set(self._history.count)
         self._metrics.history_bytes.set(self._history.bytes)

@@ -30,6 +30,9 @@ BATCH = 1000
 # How long the server waits for events before it answers with none. Bounds how stale an idle position is.
 AWAIT_MS = 100
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
+# Least time between two questions. Events that come faster are fetched together: a question costs this process as
+# much as delivering to twenty sockets. Rarer events are not kept waiting.
+_SPACING = 0.004
 # No answer at all for that long means the connection is dead, whatever TCP thinks.
 _SILENCE = 20.0
 # Seconds in which a read that was cancelled ends, or is cancelled again.
@@ -51,6 +54,11 @@ _TOO_LARGE = frozenset({10334, 17280, 17419, 17420})
 # of another pipeline or not found.
 _POSITION_LOST = frozenset({_HISTORY_LOST, 280, 9, 260, 136, 40585, 40647, 40615, 50811})
 _IMAGE_MISSING = 47
+
+
+def reason_of(error: PyMongoError) -> str:
+    """What went wrong, without the reply that PyMongo puts behind it: that may hold a document."""
+    return str(error).partition(", full error")[0][:300]
 
 
 def classify(error: PyMongoError, *, images: bool) -> Remedy:
@@ -180,7 +188,7 @@ class Stream:
                 self.connected = False
                 remedy = classify(error, images=self._images)
                 self._count(remedy.value)
-                log.warning("change stream failed", remedy=remedy.value, error=str(error)[:300], failures=failures)
+                log.warning("change stream failed", remedy=remedy.value, error=reason_of(error), failures=failures)
                 if remedy is Remedy.WITHOUT_IMAGES:
                     self._images = False
                 elif remedy is Remedy.RESUME:
@@ -237,57 +245,108 @@ class Stream:
         )
 
     async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> AsyncGenerator[Batch]:
-        """Batches of an open stream.
-
-        One task reads. It does not yield to the loop while the server's last batch lasts, so that what it has
-        gathered when somebody else runs is that batch. It is never cancelled in mid-read except to close.
-        """
-        gathered: list[RawBSONDocument | None] = []
-        ready, taken = asyncio.Event(), asyncio.Event()
-
-        async def read() -> None:
-            while stream.alive:
-                gathered.append(await stream.try_next())
-                ready.set()
-                if len(gathered) >= BATCH:
-                    taken.clear()
-                    await taken.wait()
-
-        reader = asyncio.create_task(read(), name="change-stream-reader")
-        reader.add_done_callback(lambda _: ready.set())
+        """Batches of an open stream."""
+        reader = _Reader(stream)
         try:
-            while True:
-                async with asyncio.timeout(_SILENCE):
-                    await ready.wait()
-                ready.clear()
-                events, gathered[:] = list(gathered), []
-                taken.set()
-                if events:
-                    yield self._batch(events, stream.resume_token)
-                elif reader.done():
-                    # Raises what the reader died of. A stream that ended without an error is opened again.
-                    reader.result()
-                    return
-        except TimeoutError as error:
-            msg = f"no answer from the change stream for {_SILENCE:.0f} s"
-            raise PyMongoError(msg) from error
+            while events := await reader.take():
+                yield self._batch(events, stream)
         finally:
-            # PyMongo 4.20 now and then swallows a cancellation that comes just as it begins to read: the stream
-            # would be closing for ever. So it is asked until it has ended.
-            while not reader.done():
-                reader.cancel()
-                await asyncio.wait([reader], timeout=_CLOSING)
-            if not reader.cancelled():
-                reader.exception()
+            await reader.aclose()
 
-    def _batch(self, gathered: Sequence[RawBSONDocument | None], resume: Mapping[str, Any] | None) -> Batch:
+    def _batch(
+        self, gathered: Sequence[RawBSONDocument | None], stream: AsyncChangeStream[RawBSONDocument]
+    ) -> Batch:
         events = [bytes(event.raw) for event in gathered if event is not None]
+        # Nothing more to read means that everything up to the position's cluster time has been seen.
+        newest = gathered[-1]
+        idle = newest is None
+        # The driver's own token may be further, but it makes a deep copy of it each time it is asked.
+        resume = stream.resume_token if newest is None else newest["_id"]
         if resume is not None:
             self._token = {"_data": resume["_data"]}
         last: str = self._token["_data"] if self._token is not None else cursor.before(Timestamp(0, 0))
-        # Nothing more to read means that everything up to the position's cluster time has been seen.
-        idle = gathered[-1] is None
         return Batch(events, cursor.after(cursor.cluster_time(last)) if idle else last)
+
+
+class _Reader:
+    """Reads an open stream in one task, which is never cancelled in mid-read except to close.
+
+    It does not yield to the loop while the server's last answer lasts, so that what it has gathered when somebody
+    else runs is that answer.
+    """
+
+    def __init__(self, stream: AsyncChangeStream[RawBSONDocument]) -> None:
+        self._stream = stream
+        self._gathered: list[RawBSONDocument | None] = []
+        self._ready, self._taken = asyncio.Event(), asyncio.Event()
+        self._time = asyncio.get_running_loop().time
+        self._heard = self._time()
+        # A time-out around each wait would cost more than the wait: this is looked at now and then.
+        self._watch = asyncio.get_running_loop().call_later(_SILENCE, self._listen)
+        self._task = asyncio.create_task(self._read(), name="change-stream-reader")
+        self._task.add_done_callback(lambda _: self._ready.set())
+
+    async def _read(self) -> None:
+        asked = 0.0
+        while self._stream.alive:
+            if not _answers_from_memory(self._stream):
+                early = asked + _SPACING - self._time()
+                if early > 0:
+                    await asyncio.sleep(early)
+                asked = self._time()
+            answer = await self._stream.try_next()
+            self._gathered.append(answer)
+            self._ready.set()
+            if len(self._gathered) >= BATCH:
+                self._taken.clear()
+                await self._taken.wait()
+
+    def _listen(self) -> None:
+        """Wake whoever waits, with nothing to take, when nothing has been heard for too long."""
+        left = self._heard + _SILENCE - self._time()
+        # What has been heard and not been taken yet is no silence.
+        if left <= 0 and not self._gathered:
+            self._ready.set()
+        self._watch = asyncio.get_running_loop().call_later(max(left, 1.0), self._listen)
+
+    async def take(self) -> list[RawBSONDocument | None]:
+        """What has been read since the last time; None is an answer without an event. Empty at the stream's end.
+
+        Raises:
+            PyMongoError: what the reading died of, or that nothing is heard any more.
+        """
+        self._heard = self._time()
+        await self._ready.wait()
+        self._ready.clear()
+        events, self._gathered = self._gathered, []
+        self._taken.set()
+        if not events:
+            if not self._task.done():
+                msg = f"no answer from the change stream for {_SILENCE:.0f} s"
+                raise PyMongoError(msg)
+            self._task.result()
+        return events
+
+    async def aclose(self) -> None:
+        """End the reading."""
+        self._watch.cancel()
+        # PyMongo 4.20 now and then swallows a cancellation that comes just as it begins to read: the stream
+        # would be closing for ever. So it is asked until it has ended.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_CLOSING)
+        if not self._task.cancelled():
+            self._task.exception()
+
+
+def _answers_from_memory(stream: AsyncChangeStream[RawBSONDocument]) -> bool:
+    """Whether the next `try_next` returns an event that the driver has already, without asking the server.
+
+    The driver does not say, so this looks at what it keeps for itself; where it no longer does, the answer is yes,
+    and questions are asked without a pause between them.
+    """
+    known = getattr(getattr(stream, "_cursor", None), "_has_next", None)
+    return known is None or bool(known())
 
 
 def _backoff(failures: int) -> float:

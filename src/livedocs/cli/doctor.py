@@ -15,6 +15,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from livedocs.access.issuer import Answer, Issuer
+from livedocs.access.keys import KeySet
 from livedocs.cli.settings import load, log_errors
 from livedocs.config import Settings
 from livedocs.errors import AuthUnavailable
@@ -189,8 +190,12 @@ async def _oauth(settings: Settings) -> AsyncIterator[Finding]:
             )
             return
         yield Finding("the OAuth service's metadata names the issuer")
+        if settings.oauth_mode != "introspect":
+            yield await _keys(settings, issuer)
         endpoint = settings.oauth_introspection_url or metadata.introspection_endpoint
-        if not endpoint:
+        if settings.oauth_mode == "jwt":
+            yield Finding("tokens are checked by signature alone: a revocation is not seen before they end")
+        elif not endpoint:
             yield Finding(
                 "the OAuth service names no introspection endpoint", "set LIVEDOCS_OAUTH_INTROSPECTION_URL"
             )
@@ -207,6 +212,18 @@ async def _oauth(settings: Settings) -> AsyncIterator[Finding]:
         await issuer.aclose()
 
 
+async def _keys(settings: Settings, issuer: Issuer) -> Finding:
+    keys = KeySet(issuer, now=lambda: datetime.now(UTC), url=settings.oauth_jwks_url)
+    try:
+        found = await keys.any()
+    finally:
+        await keys.aclose()
+    return Finding(
+        "the issuer's key set holds keys for signatures" if found else "the issuer's key set is not to be had",
+        "" if found else "check LIVEDOCS_OAUTH_JWKS_URL, or jwks_uri in the provider's metadata",
+    )
+
+
 def introspection_finding(answer: object) -> Finding:
     """What to say of the answer about a token that nobody has."""
     match answer:
@@ -215,7 +232,7 @@ def introspection_finding(answer: object) -> Finding:
         case Answer(401 | 403 as status):
             return Finding(
                 f"introspection refuses our own credentials ({status})",
-                "check LIVEDOCS_OAUTH_CLIENT_ID and _CLIENT_SECRET, and that this client may introspect",
+                "check LIVEDOCS_OAUTH_CLIENT_ID, _CLIENT_SECRET, _CLIENT_AUTH, and that it may introspect",
             )
         case Answer(status):
             what = f"introspection answers {status}, not that the token is inactive"

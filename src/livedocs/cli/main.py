@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ _ELSEWHERE = {
     "sessions": "livedocs.cli.sessions",
     "tenant": "livedocs.cli.tenants",
     "grant": "livedocs.cli.grants",
+    "import": "livedocs.cli.imports",
     "doctor": "livedocs.cli.doctor",
     "watch": "livedocs.cli.watch",
 }
@@ -30,7 +32,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _ELSEWHERE:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(importlib.import_module(_ELSEWHERE[cmd_name]), cmd_name)
+        # `import` is a word of the language: its function is `import_`.
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(importlib.import_module(_ELSEWHERE[cmd_name]), name)
         return command
 
 

@@ -10,12 +10,13 @@ from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_response, tag
 
 from livedocs.errors import BadRequest, InvalidCursor, NotFound
+from livedocs.http.admin_shapes import AuditPage, AuditQuery, SessionPage, SessionQuery
 from livedocs.http.bodies import json_answer
 from livedocs.http.caller import Caller, caller
 from livedocs.http.grant_rules import ADMIN_SCOPE
 from livedocs.http.paging import page_limit
 from livedocs.http.roster import Roster, Socket
-from livedocs.http.shapes import AuditPage, AuditQuery, NoBody, SessionPage, SessionQuery
+from livedocs.http.shapes import NoBody
 from livedocs.http.times import parse_rfc3339, rfc3339
 from livedocs.model import parse_uuid
 from livedocs.store.audit import Action, Entry

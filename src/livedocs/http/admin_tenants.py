@@ -9,21 +9,21 @@ from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_request, document_response, tag
 
 from livedocs.errors import BadRequest, Conflict, NotFound
-from livedocs.http.bodies import json_answer, read_object
-from livedocs.http.caller import Caller, caller
-from livedocs.http.paging import page_limit
-from livedocs.http.shapes import (
+from livedocs.http.admin_shapes import (
     CollectionKeyBody,
     DeletionAsked,
     DeletionDone,
     DeletionQuery,
     Limits,
     NewTenant,
-    Paging,
     Registered,
     TenantPage,
     TenantShown,
 )
+from livedocs.http.bodies import json_answer, read_object
+from livedocs.http.caller import Caller, caller
+from livedocs.http.paging import page_limit
+from livedocs.http.shapes import Paging
 from livedocs.http.times import rfc3339
 from livedocs.model import CollectionKey, Tenant
 from livedocs.store.deletions import Deletions, Loss

@@ -18,10 +18,23 @@ from livedocs.access.limits import Limits
 from livedocs.access.oauth import LoginClient
 from livedocs.config import Settings
 from livedocs.errors import BadRequest, LivedocsError, Unauthenticated
-from livedocs.http import admin, admin_tenants, auth, bulk, documents, grants, health, me, pages, reference
+from livedocs.http import (
+    admin,
+    admin_tenants,
+    auth,
+    bulk,
+    documents,
+    grants,
+    health,
+    imports,
+    me,
+    pages,
+    reference,
+)
 from livedocs.http.caller import Caller, client_address, set_caller
 from livedocs.http.headers import security_headers
 from livedocs.http.health import Probes
+from livedocs.http.pacing import paced
 from livedocs.http.problems import Problem, of_http_exception, problem
 from livedocs.http.refusals import Note, Refusals
 from livedocs.http.roster import NoRoster, Roster
@@ -30,6 +43,7 @@ from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
 from livedocs.store.processes import Processes
+from livedocs.store.replays import Replays
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics, get_logger
@@ -54,6 +68,9 @@ class _Request(Request):
 
     def __init__(self, *args: Any, max_content_length: int | None = None, **options: Any) -> None:
         path = str(args[2] if len(args) > 2 else options["path"])
+        if path.endswith(":import"):
+            # Read as it comes, and never held as a whole: see pacing.py.
+            max_content_length = None
         if max_content_length is not None and path.endswith(":bulk"):
             max_content_length = max(max_content_length, bulk.MAX_BYTES)
         super().__init__(*args, max_content_length=max_content_length, **options)
@@ -71,6 +88,7 @@ class Services:
         documents: the store's documents.
         grants: the store's grants.
         batches: the store's writes of many items.
+        replays: the requests that are to happen once.
         processes: the live server processes and how far each has come.
         registry: the stored tenants, for those who administer them.
         deletions: ends tenants.
@@ -91,6 +109,7 @@ class Services:
     documents: Documents
     grants: Grants
     batches: Batches
+    replays: Replays
     processes: Processes
     registry: Tenants
     deletions: Deletions
@@ -124,12 +143,21 @@ def build(services: Services) -> Quart:
     )
     app.register_blueprint(documents.blueprint(services.documents, settings.max_document_bytes))
     app.register_blueprint(bulk.blueprint(services.batches, settings.max_document_bytes))
+    app.register_blueprint(
+        imports.blueprint(
+            services.batches,
+            services.replays,
+            settings.max_document_bytes,
+            services.tenants,
+        )
+    )
     app.register_blueprint(grants.blueprint(services.grants, services.processes, services.roster))
     app.register_blueprint(admin_tenants.blueprint(services.registry, services.deletions))
     app.register_blueprint(admin.blueprint(services.roster, services.trail))
     app.register_blueprint(me.blueprint(services.grants, services.documents))
     if settings.frontend_dir is not None:
         app.register_blueprint(pages.blueprint(settings.frontend_dir))
+    app.asgi_app = paced(app.asgi_app, ":import")  # type: ignore[method-assign, assignment]  # Quart's own way
     return app
 
 

@@ -97,11 +97,26 @@ def parse_upserts(
         InvalidJson, BadRequest: there is no list of them to be had.
     """
     items = items_of(extjson.loads(data))
-    spare = [uuid4() if seed is None else uuid5(_SEEDED, f"{seed}\n{place}") for place in range(len(items))]
     return [
-        _or_refused(item, partial(parse_upsert, item, now, max_bytes, uuid))
-        for item, uuid in zip(items, spare, strict=True)
+        _or_refused(item, partial(parse_upsert, item, now, max_bytes, spare(seed, place)))
+        for place, item in enumerate(items)
     ]
+
+
+def parse_line(line: bytes, now: datetime, max_bytes: int, spare: UUID) -> UpsertItem | Refused | None:
+    """The item on a line of an import; None for a blank one."""
+    if not line.strip():
+        return None
+    try:
+        item = extjson.loads(line)
+    except LivedocsError as error:
+        return Refused(error)
+    return _or_refused(item, partial(parse_upsert, item, now, max_bytes, spare))
+
+
+def spare(seed: str | None, place: int) -> UUID:
+    """The UUID of an item that names none: random, or what follows from the seed and its place."""
+    return uuid4() if seed is None else uuid5(_SEEDED, f"{seed}\n{place}")
 
 
 def parse_grants(data: bytes | str, now: datetime) -> list[GrantItem | Refused]:

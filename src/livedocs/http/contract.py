@@ -23,6 +23,7 @@ class Contract:
         answer: an example of the usual answer.
         bodiless: further statuses, of answers without a body, and when they are given.
         headers: request headers that mean something here, and what.
+        lines: an example of a body that is no JSON text as a whole but has one on each line.
     """
 
     errors: Errors = ()
@@ -31,6 +32,7 @@ class Contract:
     answer: Any = None
     bodiless: Mapping[int, str] | None = None
     headers: Mapping[str, str] | None = None
+    lines: str | None = None
 
 
 CALLER: Errors = (
@@ -137,6 +139,13 @@ CONTRACTS: Mapping[str, Contract] = {
             ],
         },
         headers=_KEY,
+    ),
+    "imports.import_position": Contract((e.UnknownCollection, e.Conflict), answer={"lines": 200}, headers=_KEY),
+    "imports.import_documents": Contract(
+        (e.UnknownCollection, e.UnsupportedMediaType, e.DocumentTooLarge, e.Conflict),
+        answer={"lines": 2, "succeeded": 2, "failed": 0, "errors": []},
+        headers=_KEY,
+        lines='{"document": {"title": "First"}}\n{"document": {"title": "Second"}}\n',
     ),
     "bulk.change_grants": Contract(
         _BODY,
@@ -253,6 +262,7 @@ _PARAMETERS: Mapping[str, dict[str, Any]] = {
     "subject": {"type": "string", "pattern": r"^((user|client|group):[!-~]{1,255}|tenant:\*)$"},
     "slug": {"type": "string", "pattern": "^[a-z][a-z0-9-]{1,38}$"},
     "sid": {"type": "string", "pattern": "^[0-9a-f]{1,64}$"},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
 }
 
 
@@ -283,10 +293,13 @@ def complete(operation: dict[str, Any], contract: Contract) -> None:
     if contract.request is not None:
         for content in operation["requestBody"]["content"].values():
             content["example"] = contract.request
+    if contract.lines is not None:
+        content = {"application/x-ndjson": {"schema": {"type": "string"}, "example": contract.lines}}
+        operation["requestBody"] = {"required": True, "content": content}
     scopes = [contract.scope] if contract.scope else []
     operation["security"] = [{"bearer": scopes}, {"cookie": scopes}]
     for parameter in operation["parameters"]:
-        if parameter["in"] == "path" and parameter["name"] in _PARAMETERS:
+        if parameter["name"] in _PARAMETERS:
             parameter["schema"] = dict(_PARAMETERS[parameter["name"]])
     operation["parameters"] = [
         *operation["parameters"],

@@ -270,157 +270,32 @@ class Readiness:
     checks: dict[str, bool]
 
 
-@model(config=ConfigDict(extra="forbid"))
-class CollectionKeyBody:
-    """Where a collection's documents hold their UUID."""
+@dataclass
+class ImportPosition:
+    """How many lines of an import are done."""
 
-    key: Literal["_id", "uuid"]
-
-
-@model(config=ConfigDict(extra="forbid"))
-class Limits:
-    """Limits of a tenant; each only tightens the server's setting of that name."""
-
-    max_document_bytes: int | None = Field(None, ge=1)
-
-
-@model(config=ConfigDict(extra="forbid"))
-class NewTenant:
-    """A tenant that is to be."""
-
-    slug: str = Field(pattern=r"^[a-z][a-z0-9-]{1,38}$")
-    database: str | None = Field(None, description="Its own database; `livedocs_SLUG` when absent.")
-    collections: dict[str, CollectionKeyBody] = Field(default_factory=dict)
-    limits: Limits | None = None
+    lines: int
 
 
 @dataclass
-class TenantShown:
-    """A tenant."""
+class ImportQuery:
+    """Which part of an import a request is."""
 
-    slug: str
-    status: Literal["active", "suspended"]
-    database: str
-    collections: dict[str, CollectionKeyBody]
-    limits: dict[str, int]
-    created_at: datetime | None = None
+    first: int | None = None
 
 
 @dataclass
-class TenantPage:
-    """One page of tenants."""
+class RefusedLine(BulkResult):
+    """A line that was refused."""
 
-    tenants: list[TenantShown]
-    next: str | None
-
-
-@dataclass
-class Registered:
-    """A registered collection."""
-
-    collection: str
-    key: Literal["_id", "uuid"]
-    without_uuid: int
+    line: int = 0
 
 
 @dataclass
-class DeletionQuery:
-    """Which step of a deletion."""
+class ImportDone:
+    """What has become of an import; `lines` is the number of the line behind the last one."""
 
-    data: Literal["keep", "drop"] | None = None
-    confirm: str | None = None
-
-
-@dataclass
-class DeletionDone:
-    """What is gone."""
-
-    slug: str
-    data: Literal["keep", "drop"]
-    documents: dict[str, int]
-    grants: int
-
-
-@dataclass
-class DeletionAsked(DeletionDone):
-    """What would be gone, and the code that makes it so."""
-
-    code: str
-    expires_at: datetime
-
-
-@dataclass
-class SessionQuery:
-    """Which sockets."""
-
-    subject: str | None = None
-    uuid: str | None = None
-    cursor: str | None = None
-    limit: int | None = None
-
-
-@dataclass
-class SessionRoom:
-    """A room that a socket is in."""
-
-    uuid: str
-    role: RoleName
-
-
-@dataclass
-class SessionShown:
-    """A connected socket; at most 100 of its rooms are listed."""
-
-    sid: str
-    subject: str
-    name: str
-    client_id: str
-    address: str
-    since: datetime
-    expires_at: datetime
-    room_count: int
-    rooms: list[SessionRoom]
-
-
-@dataclass
-class SessionPage:
-    """One page of the sockets of a process."""
-
-    process: str | None
-    sessions: list[SessionShown]
-    next: str | None
-
-
-@dataclass
-class AuditQuery:
-    """Which entries."""
-
-    actor: str | None = None
-    action: str | None = None
-    uuid: str | None = None
-    subject: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    cursor: str | None = None
-    limit: int | None = None
-
-
-@dataclass
-class AuditEntry:
-    """What was done."""
-
-    at: datetime
-    actor: str
-    address: str
-    action: str
-    uuid: str | None = None
-    subject: str | None = None
-    detail: dict[str, Any] | None = None
-
-
-@dataclass
-class AuditPage:
-    """One page of the trail."""
-
-    entries: list[AuditEntry]
-    next: str | None
+    lines: int
+    succeeded: int
+    failed: int
+    errors: list[RefusedLine]

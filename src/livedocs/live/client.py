@@ -39,6 +39,7 @@ class Client:
         "__weakref__",
         "_allowed",
         "_bounds",
+        "_held",
         "address",
         "busy",
         "closed",
@@ -69,6 +70,8 @@ class Client:
         self._bounds = bounds
         # Bytes that may wait before it counts as slow: the bound, or one message that is larger.
         self._allowed = bounds.bytes
+        # Events that were due while others of their room were written; ahead of everything else that is written.
+        self._held: list[Frame] | None = None
         self.address = address
         self.since = since
         self.cut: set[RoomKey] | None = None
@@ -81,6 +84,8 @@ class Client:
         """Write a control message or an answer; these are never dropped, the socket is instead."""
         if self.closed is not None:
             return
+        if self._held is not None:
+            self.release()
         waiting, messages = self.outbox.backlog()
         if waiting > self._allowed + 4 * self._bounds.bytes or messages > 4 * self._bounds.messages:
             self.abort("slow")
@@ -89,22 +94,63 @@ class Client:
 
     def deliver(self, frame: Frame, room: RoomKey) -> Literal["sent", "dropped", "cut"]:
         """Write a room's event, or drop it when the socket does not keep up; `cut`: it fell behind just now."""
+        if self.cut is None and self._held is None:
+            waiting = self.outbox.offer(frame)
+            if waiting == 0:
+                return "sent"
+            if waiting > 0:
+                self._let_wait(frame)
+                return "sent"
+        elif self._held is not None:
+            self.release()
+        return self._deliver(frame, room, hold=False)
+
+    def hold(self, frame: Frame, room: RoomKey) -> Literal["sent", "dropped", "cut"]:
+        """The same, but write it at `release`, or ahead of whatever else is written to the socket before that."""
+        return self._deliver(frame, room, hold=True)
+
+    def _deliver(self, frame: Frame, room: RoomKey, *, hold: bool) -> Literal["sent", "dropped", "cut"]:
         if self.cut is not None:
             self.cut.add(room)
             return "dropped"
         waiting, messages = self.outbox.backlog()
+        if self._held is not None:
+            waiting += sum(len(held.wire) for held in self._held)
+            messages += len(self._held)
         if waiting <= self._allowed and messages < self._bounds.messages:
-            self._write(frame, waiting)
+            if not hold:
+                self._write(frame, waiting)
+            elif self._held is None:
+                self._held = [frame]
+                if not waiting:
+                    self._let_wait(frame)
+            else:
+                self._held.append(frame)
             return "sent"
         # What is in the transport's hands still arrives, in order; nothing of any room is added to it.
         self.cut = {room}
         return "cut"
 
+    def release(self) -> None:
+        """Write what is held."""
+        held, self._held = self._held, None
+        if held is None or self.closed is not None:
+            return
+        for frame in held:
+            waiting = self.outbox.offer(frame)
+            if waiting < 0:
+                self._write(frame, self.outbox.backlog()[0])
+            elif waiting:
+                self._let_wait(frame)
+
     def _write(self, frame: Frame, waiting: int) -> None:
         if not waiting:
-            # A message larger than the bound is no sign of a slow peer while it is the only one.
-            self._allowed = max(self._bounds.bytes, len(frame.wire))
+            self._let_wait(frame)
         self.outbox.write(frame)
+
+    def _let_wait(self, frame: Frame) -> None:
+        """The first to wait: one that is larger than the bound is no sign of a slow peer while it is alone."""
+        self._allowed = max(self._bounds.bytes, len(frame.wire))
 
     def close(self, reason: str) -> None:
         """Say why and close. A final reason also tells Socket.IO's clients not to come back by themselves."""

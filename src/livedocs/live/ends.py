@@ -7,7 +7,7 @@ from collections.abc import Callable
 from livedocs.live.client import Client
 from livedocs.store.audit import SYSTEM, Actor, Entry
 
-# An end that was foreseen, as at `exp` or at a stop, is none. An administrator's `disconnected` is on record already.
+# An end that was foreseen, as at `exp` or at a stop, is none; an administrator's `disconnected` is on record.
 _FORCED = frozenset(
     {"token_revoked", "tenant_suspended", "reauth_refused", "auth_unavailable", "rate_limited", "slow"}
 )

@@ -7,6 +7,8 @@ once a grant's end has been applied, no later change finds the membership.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -24,6 +26,9 @@ log = get_logger(__name__)
 
 # asyncio's timers take no more than a day at a time reliably; a grant may last for years.
 _LONGEST_TIMER = 86_400.0
+# Seconds that writing one event may keep the loop from everything else; the clock is read every so many writes.
+_SLICE = 0.003
+_STEP = 32
 
 
 class Resyncs(Protocol):
@@ -50,6 +55,9 @@ class Fanout:
         self._resyncs: Resyncs | None = None
         # Sockets that fell behind, until they have drained or been cut off.
         self.slow: set[Client] = set()
+        # Sockets that hold an event of a large room, and whether `_release` is about to be called.
+        self._holding: deque[Client] = deque()
+        self._due = False
 
     def attach(self, resyncs: Resyncs) -> None:
         """Say who resyncs. Needed once, before the first change."""
@@ -76,17 +84,33 @@ class Fanout:
     # -- changes --
 
     def _document(self, change: DocumentChange) -> None:
+        """One event to its room: a slice of it now, the rest held by the sockets and written in further slices."""
         if change.doubtful:
             self._send_whole(change)
             return
         frame: Frame | None = None
-        for membership in self.rooms.of_room(change.room):
-            if membership.wants(change):
-                if frame is None:
-                    frame = event_frame(change)
-                self.deliver(membership.member, frame, change.room)
+        room, sent, deadline, late = change.room, 0, 0.0, False
+        for membership in self.rooms.of_room(room):
+            if not membership.wants(change):
+                continue
+            if frame is None:
+                frame = event_frame(change)
+                deadline = time.perf_counter() + _SLICE
+            client: Client = membership.member
+            if late:
+                outcome = client.hold(frame, room)
+                self._holding.append(client)
+            else:
+                outcome = client.deliver(frame, room)
+            if outcome == "sent":
+                sent += 1
+                late = late or (sent % _STEP == 0 and time.perf_counter() > deadline)
+            elif outcome == "cut":
+                self._fell_behind(client)
         if frame is not None:
+            self._metrics.deliveries.inc(sent)
             self._metrics.latency.observe(max(0.0, (self.clock() - change.wall).total_seconds()))
+        self._later()
 
     def _send_whole(self, change: DocumentChange) -> None:
         """In place of an update that could be read in two ways, the state it led to."""
@@ -95,14 +119,33 @@ class Fanout:
             for client in clients:
                 self._resyncs.resync(client, [change.room], "ambiguous_path")
 
+    def _later(self) -> None:
+        if self._holding and not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self) -> None:
+        """Have the next sockets write what they hold; those that had to meanwhile hold nothing any more."""
+        self._due = False
+        deadline = time.perf_counter() + _SLICE
+        while self._holding:
+            for _ in range(min(_STEP, len(self._holding))):
+                self._holding.popleft().release()
+            if time.perf_counter() > deadline:
+                break
+        self._later()
+
+    def _fell_behind(self, client: Client) -> None:
+        self._metrics.slow_sockets.inc()
+        self.slow.add(client)
+
     def deliver(self, client: Client, frame: Frame, room: RoomKey) -> None:
         """Write one room event to one client."""
         match client.deliver(frame, room):
             case "sent":
                 self._metrics.deliveries.inc()
             case "cut":
-                self._metrics.slow_sockets.inc()
-                self.slow.add(client)
+                self._fell_behind(client)
 
     def _grant(self, change: GrantChange) -> None:
         concerned = [m for m in self.rooms.of_room(change.room) if m.concerns(change)]

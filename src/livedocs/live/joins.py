@@ -313,8 +313,8 @@ class Joins:
         for room in rooms:
             # Until its newest state has been read, nothing of the room is written.
             self._deactivate(client, room)
+        first = client not in self._stale
         waiting = self._stale.setdefault(client, {})
-        first = not waiting
         for room in rooms:
             waiting.setdefault(room, reason)
         if first:
@@ -329,11 +329,12 @@ class Joins:
         try:
             while (waiting := self._stale.get(client)) and client.closed is None:
                 async with client.busy, self._readers:
-                    batch = dict(list(waiting.items())[:MOST_PER_CALL])
+                    # Taken out first: what is asked for from here on is asked for anew.
+                    batch = {room: waiting.pop(room) for room in list(waiting)[:MOST_PER_CALL]}
                     if await self._resync_batch(client, batch):
-                        for room in batch:
-                            waiting.pop(room, None)
                         continue
+                for room, reason in batch.items():
+                    waiting.setdefault(room, reason)
                 await asyncio.sleep(_RETRY)
         finally:
             self._stale.pop(client, None)

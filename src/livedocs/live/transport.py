@@ -9,6 +9,8 @@ taken on the installed one.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol
@@ -37,6 +39,9 @@ class Outbox(Protocol):
     def write(self, frame: Frame) -> None:
         """Send a frame behind all earlier ones."""
 
+    def offer(self, frame: Frame) -> int:
+        """Send a frame if nothing waits ahead of it. How many of its bytes wait now, or -1: it was not taken."""
+
     def backlog(self) -> tuple[int, int]:
         """Bytes and messages that the peer has not taken yet."""
 
@@ -50,7 +55,7 @@ class Outbox(Protocol):
 class DirectOutbox:
     """Writes to the asyncio transport under Hypercorn's feet."""
 
-    __slots__ = ("_messages", "_transport")
+    __slots__ = ("_fd", "_messages", "_transport")
 
     path: Literal["direct", "asgi"] = "direct"
 
@@ -58,6 +63,29 @@ class DirectOutbox:
         self._transport = transport
         # Messages written since the transport's buffer was last seen empty.
         self._messages = 0
+        # The socket's own descriptor. It is the transport's business as long as that is not closing; -1 with TLS,
+        # where what goes to the socket is not what was written.
+        self._fd = _plain_descriptor(transport)
+
+    def offer(self, frame: Frame) -> int:
+        """Send a frame if nothing waits ahead of it. How many of its bytes wait now, or -1: it was not taken.
+
+        The way through the transport's `write` costs more than all else that a delivery needs.
+        """
+        transport = self._transport
+        if self._fd < 0 or transport.get_write_buffer_size() or transport.is_closing():
+            return -1
+        wire = frame.wire
+        try:
+            sent = os.write(self._fd, wire)
+        except OSError:
+            # Would block, or broken: the transport finds out which, and acts on it.
+            return -1
+        if sent == len(wire):
+            return 0
+        self._messages = 1
+        transport.write(wire[sent:])
+        return len(wire) - sent
 
     def write(self, frame: Frame) -> None:
         """Send a frame behind all earlier ones."""
@@ -84,6 +112,15 @@ class DirectOutbox:
         self._transport.abort()
 
 
+def _plain_descriptor(transport: asyncio.WriteTransport) -> int:
+    """The descriptor of a transport that writes to its socket what it is given; -1 for any other."""
+    peer = transport.get_extra_info("socket")
+    if peer is None or transport.get_extra_info("sslcontext") is not None or peer.type != socket.SOCK_STREAM:
+        return -1
+    descriptor: int = peer.fileno()
+    return descriptor
+
+
 class AsgiOutbox:
     """Queues for ASGI's `send`, which one task awaits; the task lives only while something waits."""
 
@@ -99,6 +136,10 @@ class AsgiOutbox:
         self._bytes = 0
         self._closing: int | None = None
         self._task: asyncio.Task[None] | None = None
+
+    def offer(self, frame: Frame) -> int:  # noqa: ARG002 - the same for every frame
+        """Never taken: whether the server has something waiting cannot be seen from here."""
+        return -1
 
     def write(self, frame: Frame) -> None:
         """Send a frame behind all earlier ones."""

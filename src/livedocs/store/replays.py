@@ -17,6 +17,9 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from livedocs.errors import Conflict
 from livedocs.store.connection import IDEMPOTENCY, MongoDocument
+from livedocs.store.failures import translated
+
+_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,34 @@ class Replays:
             "at": datetime.now(UTC),
         }
         await self._keys.insert_one(record, session=session)
+
+    async def position(self, tenant: str, once: Once) -> int:
+        """How far a request that takes many steps has come; 0 for one that is not known.
+
+        Raises:
+            Conflict: the key was used for another request.
+            Unavailable: MongoDB cannot be read now.
+        """
+        with translated(seconds=_SECONDS):
+            found = await self._keys.find_one({"_id": _identifier(tenant, once)})
+        if found is None:
+            return 0
+        if found["fingerprint"] != once.fingerprint:
+            raise Conflict("This Idempotency-Key was used for another request.", key=once.key)
+        return int(found["position"])
+
+    async def advance(self, tenant: str, once: Once, position: int) -> None:
+        """Remember that it has come that far; never back.
+
+        Raises:
+            Conflict: the key was used for another request.
+            Unavailable: MongoDB cannot be written now.
+        """
+        # The fingerprint is part of the filter: under another one the key is found taken by the insertion.
+        query = {"_id": _identifier(tenant, once), "fingerprint": once.fingerprint}
+        update = {"$max": {"position": position}, "$set": {"at": datetime.now(UTC)}}
+        with translated(seconds=_SECONDS):
+            await self._keys.update_one(query, update, upsert=True)
 
 
 def _identifier(tenant: str, once: Once) -> dict[str, str]:

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from rig.epochs import Epoch, Reader, Refusal, segments
-from rig.recording import Connection, Delivered, Recording, Room, Told, Write
+from rig.progress import Progress
+from rig.recording import Connection, Delivered, Recording, Room, Write
 from rig.world import END, Event, World
 
 # A refusal is judged only by what was so for this long before it was asked for: while a deposed primary has not
@@ -50,7 +51,7 @@ def check(recording: Recording, world: World) -> Verdict:
     """Hold everything recorded against the truth."""
     verdict = Verdict()
     readers = [(connection, _read(connection, verdict.violations)) for connection in recording.connections]
-    seen = _Seen(recording.connections)
+    seen = Progress(recording.connections)
     for connection, reader in readers:
         for epoch in reader.epochs:
             _Check(recording, world, connection, epoch, verdict, seen).run()
@@ -74,40 +75,6 @@ def _read(connection: Connection, violations: list[Violation]) -> Reader:
     return reader
 
 
-class _Seen:
-    """How far each process is known to have followed the stream: the highest event it had written by a time."""
-
-    def __init__(self, connections: Iterable[Connection]) -> None:
-        self._marks: dict[str, list[tuple[float, str]]] = {}
-        self.resyncs: dict[str, list[float]] = {}
-        for connection in connections:
-            for entry in connection.entries:
-                # One for `access` concerns nobody else.
-                if isinstance(entry, Told) and entry.name == "$resync" and entry.body.get("reason") != "access":
-                    self.resyncs.setdefault(connection.process, []).append(entry.at)
-                if isinstance(entry, Delivered):
-                    mark = (entry.at, str(entry.meta.get("id", "")))
-                    self._marks.setdefault(connection.process, []).append(mark)
-        for marks in self._marks.values():
-            marks.sort()
-            highest = ""
-            for index, (at, token) in enumerate(marks):
-                highest = max(highest, token)
-                marks[index] = (at, highest)
-
-    def by(self, process: str, at: float) -> str:
-        """The position that process had certainly passed at that time."""
-        marks = self._marks.get(process, [])
-        low, high = 0, len(marks)
-        while low < high:
-            middle = (low + high) // 2
-            if marks[middle][0] < at:
-                low = middle + 1
-            else:
-                high = middle
-        return marks[low - 1][1] if low else ""
-
-
 @dataclass(slots=True)
 class _Check:
     """The checks of one epoch."""
@@ -117,7 +84,7 @@ class _Check:
     connection: Connection
     epoch: Epoch
     verdict: Verdict
-    seen: _Seen
+    seen: Progress
 
     def run(self) -> None:
         self.verdict.counts["epochs"] += 1
@@ -263,11 +230,19 @@ class _Check:
         return [event for event in due if event.token >= first or self._unbroken(event, first)]
 
     def _unbroken(self, event: Event, until: str) -> bool:
-        """Whether the client could read the event when it was committed, and has been able to ever since."""
-        room, subjects = self.epoch.room, self._subjects
-        if not self.world.allowed(room, subjects, event.token, event.wall):
-            return False
-        return self.world.broken(room, subjects, event.token, until) is None
+        """Whether one of the grants that let the client in already let it read the event at its commit.
+
+        A grant that took the place of another one before that ended does not: what is from before it is left out,
+        and made up for by `$resync`.
+        """
+        room = self.epoch.room
+        # Times run out without a commit: the membership began when it was asked for, at the earliest.
+        wall = self.recording.wall(self.epoch.asked_at)
+        return any(
+            self.world.allowed(room, [subject], event.token, event.wall)
+            and self.world.broken(room, [subject], event.token, until, end_wall=wall) is None
+            for subject in self._subjects
+        )
 
     def _was_out_of_step(self, since: float) -> bool:
         """Whether a `$resync` was on its way when the revoke came: `$revoked` then takes its place."""
@@ -289,7 +264,8 @@ class _Check:
         known = self.seen.by(self.connection.process, epoch.asked_at)
         least = sum(event.token <= known for event in due)
         now = self.recording.wall(epoch.began)
-        most = sum(event.wall <= now for event in due)
+        behind = self.world.after(epoch.room, epoch.base, epoch.collections)
+        most = sum(event.wall <= now for event in behind)
         if not least <= epoch.resumed <= most:
             self._complain("wrong_count", f"resumed: {epoch.resumed}, but between {least} and {most} were missed")
         elif epoch.end != "closed" and epoch.resumed > len(epoch.events):

@@ -85,7 +85,7 @@ def _length(recording: Recording) -> float:
 def _disturbed(recording: Recording, wall: float) -> bool:
     """Whether a fault was under way or had only just ended."""
     at = wall - recording.epoch
-    return any(fault.began - 1 <= at <= fault.ended + 5 for fault in recording.faults)
+    return any(fault.began - 1 <= at <= fault.ended + 1 for fault in recording.faults)
 
 
 def _gap(recording: Recording, world: World, began: float) -> tuple[float, float]:

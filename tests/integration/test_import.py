@@ -1,0 +1,193 @@
+"""Large imports: a line is a document; what was cut off goes on, and nothing is written twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from livedocs.http.pacing import KEY, Pace, paced
+
+
+@pytest.fixture
+def service(api):
+    return api.service()
+
+
+@pytest.fixture
+def notes(mongo, deployment):
+    return mongo[deployment.databases["acme"]]["notes"]
+
+
+def ndjson(*items):
+    return b"".join(json.dumps(item).encode() + b"\n" for item in items)
+
+
+async def send(who, body, *, first=None, **headers):
+    query = "" if first is None else f"?first={first}"
+    return await who.post(
+        f"/v1/docs/notes:import{query}", body, **{"Content_Type": "application/x-ndjson", **headers}
+    )
+
+
+async def test_each_line_is_a_document_and_a_bad_one_is_named(service, notes):
+    good = [str(uuid4()) for _ in range(3)]
+    lines = [
+        json.dumps({"uuid": good[0], "document": {"n": 0}, "grants": [{"subject": "user:bob", "role": "reader"}]}),
+        "",
+        "{nonsense",
+        json.dumps({"uuid": "x", "document": {}}),
+        json.dumps({"uuid": good[1], "document": {"$n": 1}}),
+        json.dumps({"uuid": good[2], "document": {"n": {"$numberLong": "9007199254740993"}}}),
+    ]
+    # The last line needs no end.
+    answer = await send(service, "\n".join(lines).encode())
+    assert answer.status == 200
+    assert (answer.json["lines"], answer.json["succeeded"], answer.json["failed"]) == (6, 3, 3)
+    named = [(error["line"], error["code"]) for error in answer.json["errors"]]
+    assert named == [(2, "invalid_json"), (3, "invalid_uuid"), (4, "invalid_field")]
+    assert await notes.count_documents({"_id": {"$in": [UUID(uuid) for uuid in good]}}) == 2
+
+
+async def test_an_import_goes_on_where_it_was_and_lines_sent_twice_write_one_document(service, notes):
+    key, mark = str(uuid4()), str(uuid4())
+    lines = [{"document": {"mark": mark, "n": n}} for n in range(250)]
+    position = await service.get("/v1/docs/notes:import", Idempotency_Key=key)
+    assert position.json == {"lines": 0}
+    await send(service, ndjson(*lines[:120]), Idempotency_Key=key)
+    assert (await service.get("/v1/docs/notes:import", Idempotency_Key=key)).json == {"lines": 120}
+    # As after a cut whose last answer was lost: some lines come again.
+    rest = await send(service, ndjson(*lines[100:]), first=100, Idempotency_Key=key)
+    assert (rest.json["lines"], rest.json["succeeded"]) == (250, 150)
+    numbers = [found["n"] async for found in notes.find({"mark": mark})]
+    assert sorted(numbers) == list(range(250))
+    assert (await service.get("/v1/docs/notes:import", Idempotency_Key=key)).json == {"lines": 250}
+
+
+async def test_what_is_no_import_is_refused(api, service):
+    assert (await send(service, b"{}", Content_Type="application/json")).code == "unsupported_media_type"
+    assert (await send(service, b"{}", first="x")).code == "bad_request"
+    assert (await service.get("/v1/docs/notes:import")).code == "bad_request"
+    assert (await send(api.anybody(), b"{}")).code == "unauthenticated"
+    key = str(uuid4())
+    await send(service, b"\n", Idempotency_Key=key)
+    assert (await service.get("/v1/docs/test:import", Idempotency_Key=key)).code == "conflict"
+
+
+async def test_a_line_without_an_end_is_not_gathered_for_ever(start_api):
+    service = (await start_api(max_document_bytes=1024)).service()
+    answer = await send(service, b'{"document": {"a": "' + b"x" * 500_000)
+    assert (answer.status, answer.code) == (413, "document_too_large")
+
+
+async def test_an_import_does_not_outlive_its_tenants_standing_or_its_token(start_api):
+    class Gone:
+        def get(self, slug):
+            return None
+
+    # Let in a moment before the tenant had gone.
+    late = (await start_api(services={"tenants": Gone()})).service()
+    answer = await send(late, ndjson({"document": {}}))
+    assert (answer.code, answer.json["lines"]) == ("tenant_suspended", 0)
+    api = await start_api()
+    service = api.service()
+    token = service.headers["Authorization"].removeprefix("Bearer ")
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    api._tokens.principals[token] = replace(service.principal, expires_at=past)
+    assert (await send(service, ndjson({"document": {}}))).code == "invalid_token"
+
+
+async def test_no_more_is_taken_from_the_network_than_is_used():
+    received = 0
+
+    async def receive():
+        nonlocal received
+        received += 1
+        return {"type": "http.request", "body": bytes(2**18), "more_body": True}
+
+    stopped = asyncio.Event()
+
+    async def app(scope, receive, send):
+        pace = scope[KEY]
+        assert isinstance(pace, Pace)
+
+        async def reader():
+            while True:
+                await receive()
+
+        reading = asyncio.create_task(reader())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        before = received
+        for _ in range(3):
+            pace.taken(2**18)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        # A MiB and a little may wait; what is taken makes room for as much again.
+        assert (before, received) == (5, 8)
+        reading.cancel()
+        stopped.set()
+
+    await paced(app, ":import")({"type": "http", "path": "/v1/docs/notes:import"}, receive, None)
+    assert stopped.is_set()
+
+
+def resident(pid):
+    with open(f"/proc/{pid}/status") as status:  # noqa: PTH123 - not a file of ours
+        [line] = [line for line in status if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
+async def test_the_memory_of_a_server_does_not_grow_with_an_import(start_server):
+    # With a small history: the events of what is written are in it, within its own bound.
+    server = start_server(history_bytes=2**20)
+    line = ndjson({"document": {"text": "x" * 20_000}})
+    most = 0
+
+    async def body():
+        nonlocal most
+        for _ in range(40):
+            most = max(most, resident(server.pid))
+            yield line * 50
+
+    headers = {"Authorization": f"Bearer {server.token('acme-service')}", "Content-Type": "application/x-ndjson"}
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+        before = resident(server.pid)
+        answer = await client.post("/v1/docs/notes:import", content=body(), headers=headers)
+    assert answer.json()["succeeded"] == 2000
+    # 40 MB went through.
+    assert most - before < 30 * 2**20, (before, most)
+
+
+def livedocs(server, *arguments):
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("LIVEDOCS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "livedocs", "import", *arguments, "--url", server.url],
+        env={**outside, "LIVEDOCS_TOKEN": server.token("acme-service"), "NO_PROXY": "*"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def test_a_file_is_imported_from_the_command_line_once_however_often(server, notes, tmp_path):
+    mark, file = str(uuid4()), tmp_path / "notes.ndjson"
+    file.write_bytes(ndjson(*({"mark": mark, "n": n} for n in range(230))))
+    for told in ("230 lines done, 0 refused", "nothing is left to do"):
+        done = await asyncio.to_thread(livedocs, server, "notes", str(file), "--grant", "group:staff=reader")
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, told), done.stderr
+    assert await notes.count_documents({"mark": mark}) == 230
+    # Cut off somewhere, and more written to the end of it: the rest alone is sent.
+    file.write_bytes(file.read_bytes() + ndjson({"mark": mark, "n": 230}, {"mark": mark, "$bad": 1}))
+    done = await asyncio.to_thread(livedocs, server, "notes", str(file), "--key", "k" + mark)
+    assert done.returncode == 1
+    assert "line 231: invalid_field" in done.stderr
