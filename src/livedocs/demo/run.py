@@ -252,6 +252,13 @@ def server_environ(ports: Ports, mongodb_uri: str, secret: str) -> dict[str, str
         "log_format": "console",
         "shutdown_grace": "1",
     }
+    # One person at one address plays everyone here, load tests among them.
+    values |= {f"max_sockets_per_{whose}": "20000" for whose in ("user", "tenant", "address")}
+    values |= {
+        name: str(10 * field.default)
+        for name, field in config.Settings.model_fields.items()
+        if name.startswith("limit_") and name != "limit_burst"
+    }
     if (_PAGE / "index.html").is_file():
         values["frontend_dir"] = str(_PAGE)
     return {f"{config.PREFIX}{name.upper()}": value for name, value in values.items()}

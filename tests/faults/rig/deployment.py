@@ -196,6 +196,8 @@ class Deployment:
             "socket_queue_bytes": 65536,
             "stream_lag_bound": 5,
             "shutdown_grace": 0,
+            # Everyone comes from one address.
+            **{name: 0 for name in config.Settings.model_fields if name.startswith("limit_") and "_per_" in name},
             **self._changes,
         }
         return {config.PREFIX + name.upper(): str(value) for name, value in values.items()}
