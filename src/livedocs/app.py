@@ -43,6 +43,7 @@ from livedocs.http.problems import problem
 from livedocs.live.ends import noting
 from livedocs.live.fanout import Fanout
 from livedocs.live.joins import Joins
+from livedocs.live.looks import Looks
 from livedocs.live.rooms import Rooms
 from livedocs.live.roster import Roster
 from livedocs.live.sessions import Sessions
@@ -200,14 +201,14 @@ class Server:
             lambda position: self._processes.beat(replace(process, position=position)),
             lambda: self._processes.end(process.id),
         )
-        self._joins = Joins(
+        looks = Looks(
             Gate(Snapshots(self._client, settings.control_database)),
             history,
             self._feed,
-            self._fanout,
             lag_bound=settings.stream_lag_bound,
-            most_rooms=settings.max_rooms_per_socket,
-            metrics=metrics,
+        )
+        self._joins = Joins(
+            looks, history, self._fanout, most_rooms=settings.max_rooms_per_socket, metrics=metrics
         )
         self._fanout.attach(self._joins)
 

@@ -31,6 +31,7 @@ from livedocs.live.client import Bounds, Client
 from livedocs.live.fanout import Fanout
 from livedocs.live.frames import Frame
 from livedocs.live.joins import Joins
+from livedocs.live.looks import Looks
 from livedocs.live.protocol import Call
 from livedocs.live.rooms import Rooms
 from livedocs.model import Grant, GrantKey, Role, Snapshot, Tenant
@@ -287,15 +288,8 @@ class Stage:
         self.fanout = Fanout(self.rooms, metrics=self.metrics, clock=self.clock)
         self.reader = Reader(self.database)
         self.progress = Progress(self.history)
-        self.joins = Joins(
-            Gate(self.reader),
-            self.history,
-            self.progress,
-            self.fanout,
-            lag_bound=15,
-            most_rooms=most_rooms,
-            metrics=self.metrics,
-        )
+        looks = Looks(Gate(self.reader), self.history, self.progress, lag_bound=15)
+        self.joins = Joins(looks, self.history, self.fanout, most_rooms=most_rooms, metrics=self.metrics)
         self.fanout.attach(self.joins)
         self.calls = Calls(self.joins, self.fanout, self._no_tokens)
         self.delivered = 0

@@ -10,12 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
-from bson.timestamp import Timestamp
-
-from livedocs.access.gate import Gate
 from livedocs.access.principal import Principal
 from livedocs.changes import cursor
 from livedocs.changes.event import DocumentChange, RoomKey
@@ -24,8 +21,9 @@ from livedocs.errors import Forbidden, LivedocsError, TooManyRooms, Unavailable
 from livedocs.live import frames
 from livedocs.live.client import Client
 from livedocs.live.fanout import Fanout, event_frame
+from livedocs.live.looks import Looks
 from livedocs.live.rooms import Membership, access_since, held_throughout
-from livedocs.model import Snapshot, Tenant
+from livedocs.model import Snapshot
 from livedocs.presentation import present_all
 from livedocs.telemetry import Metrics, get_logger
 
@@ -33,23 +31,8 @@ log = get_logger(__name__)
 
 # A join that has not been answered by then is refused.
 _TIMEOUT = 10.0
-_ATTEMPTS = 5
 _RETRY = 0.2
 MOST_PER_CALL = 100
-
-
-class Progress(Protocol):
-    """What a join needs to know of the feed."""
-
-    @property
-    def live(self) -> bool:
-        """Whether the stream is open and was heard from since its last error."""
-
-    def lag(self) -> float:
-        """Age of the stream's position, seconds."""
-
-    async def passed(self, at: Timestamp) -> None:
-        """Wait until every change up to and including that cluster time has gone through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +81,23 @@ class Joins:
     """Lets clients into rooms, and brings memberships up to date.
 
     Args:
-        lag_bound: seconds of lag past which nobody is let in.
+        looks: reads what a join rests on.
         most_rooms: rooms one socket may be in.
     """
 
     def __init__(
         self,
-        gate: Gate,
+        looks: Looks,
         history: History,
-        progress: Progress,
         fanout: Fanout,
         *,
-        lag_bound: float,
         most_rooms: int,
         metrics: Metrics,
     ) -> None:
-        self._gate = gate
+        self._looks = looks
         self._history = history
-        self._progress = progress
         self._fanout = fanout
         self._rooms = fanout.rooms
-        self._lag_bound = lag_bound
         self._most_rooms = most_rooms
         self._metrics = metrics
         # What is to be resynced, by client and room; a client has a task here as long as it has an entry.
@@ -142,9 +121,9 @@ class Joins:
             pending = [self._register(client, uuid) for uuid in wanted]
             try:
                 async with asyncio.timeout(_TIMEOUT):
-                    self._check_stream()
+                    self._looks.check_stream()
                     begins = [begin for m in pending if (begin := _begin(m, wish)) is not None]
-                    snapshot = await self._look(
+                    snapshot = await self._looks.look(
                         client.principal, client.tenant, wanted, begins or None, documents=wish.snapshot
                     )
             except (LivedocsError, TimeoutError) as error:
@@ -192,44 +171,6 @@ class Joins:
         self._rooms.add(membership)
         return membership
 
-    def _check_stream(self) -> None:
-        if not self._progress.live or self._progress.lag() > self._lag_bound:
-            detail = "The change stream is behind; nobody is let in until it has caught up."
-            raise Unavailable(detail)
-
-    async def _look(
-        self,
-        who: Principal,
-        tenant: Tenant,
-        uuids: list[UUID],
-        begins: Collection[str] | None,
-        *,
-        documents: bool,
-    ) -> Snapshot:
-        """The snapshot a join rests on: never older than what the history can continue.
-
-        `begins` are cursors to go on from. One that cannot be continued has the documents read, asked for or not.
-        With None, what lies up to the snapshot need not have gone through.
-        """
-        for _ in range(_ATTEMPTS):
-            with_documents = frozenset(uuids) if documents else frozenset()
-            snapshot = await self._gate.look(who, tenant, uuids, with_documents)
-            if begins is not None:
-                # A cursor may be ahead of this process; what lies between must be here to be told apart.
-                await self._progress.passed(snapshot.at)
-            if not documents and not all(self._resumable(begin, snapshot, tenant) for begin in begins or ()):
-                documents = True
-                continue
-            # Asked after the last await: a restart may have taken a revoke behind the snapshot with it.
-            if self._history.covers(cursor.after(snapshot.at), tenant.slug):
-                return snapshot
-            await asyncio.sleep(_RETRY)
-        raise Unavailable
-
-    def _resumable(self, since: str, snapshot: Snapshot, tenant: Tenant) -> bool:
-        """Whether everything after that cursor is in the history, and the cursor is not from another future."""
-        return self._history.covers(since, tenant.slug) and since <= cursor.after(snapshot.at)
-
     def _refuse(self, membership: Membership, error: LivedocsError, outcome: Outcome) -> None:
         self._fanout.remove(membership)
         code = error.on_socket()
@@ -245,7 +186,7 @@ class Joins:
             outcome.refused[str(uuid)] = {"code": Forbidden.on_socket()}
             return
         begin = _begin(membership, wish)
-        resync = begin is not None and not self._resumable(begin, snapshot, membership.member.tenant)
+        resync = begin is not None and not self._looks.resumable(begin, snapshot, membership.member.tenant)
         if resync and snapshot.grants[uuid] and uuid not in snapshot.documents:
             # A grant has run out since the snapshot was read: it was without the documents that are needed now.
             self._refuse(membership, Unavailable(), outcome)
@@ -346,7 +287,7 @@ class Joins:
             return True
         try:
             async with asyncio.timeout(_TIMEOUT):
-                snapshot = await self._look(client.principal, client.tenant, uuids, None, documents=True)
+                snapshot = await self._looks.look(client.principal, client.tenant, uuids, None, documents=True)
         except (LivedocsError, TimeoutError):
             return False
         for room, reason in batch.items():
@@ -403,7 +344,7 @@ class Joins:
                 try:
                     async with asyncio.timeout(_TIMEOUT):
                         uuids = [room.uuid for room in batch]
-                        snapshot = await self._look(principal, client.tenant, uuids, (), documents=False)
+                        snapshot = await self._looks.look(principal, client.tenant, uuids, (), documents=False)
                 except TimeoutError as error:
                     raise Unavailable from error
                 for room in batch:
