@@ -22,12 +22,12 @@ ROUTES = [
     ("GET", "/v1/me"),
     ("GET", "/v1/me/documents"),
     ("POST", "/v1/docs/notes"),
-    ("GET", f"/v1/docs/notes/{uuid4()}"),
-    ("PUT", f"/v1/docs/notes/{uuid4()}"),
-    ("PATCH", f"/v1/docs/unknown/{uuid4()}"),
+    ("GET", "/v1/docs/notes/00000001-0000-4000-8000-000000000000"),
+    ("PUT", "/v1/docs/notes/00000002-0000-4000-8000-000000000000"),
+    ("PATCH", "/v1/docs/unknown/00000003-0000-4000-8000-000000000000"),
     ("DELETE", "/v1/docs/notes/nonsense"),
-    ("GET", f"/v1/grants/{uuid4()}"),
-    ("PUT", f"/v1/grants/{uuid4()}/user:a"),
+    ("GET", "/v1/grants/00000004-0000-4000-8000-000000000000"),
+    ("PUT", "/v1/grants/00000005-0000-4000-8000-000000000000/user:a"),
     ("DELETE", "/v1/grants/x/y"),
 ]
 

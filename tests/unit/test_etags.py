@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 from bson import Int64
@@ -8,7 +8,7 @@ from bson import Int64
 from livedocs.errors import BadRequest, PreconditionFailed
 from livedocs.http.etags import conditions, etag
 
-DOCUMENT = {"_id": uuid4(), "a": 1}
+DOCUMENT = {"_id": UUID(int=1), "a": 1}
 TAG = etag(DOCUMENT)
 
 

@@ -236,8 +236,8 @@ class _Check:
         and made up for by `$resync`.
         """
         room = self.epoch.room
-        # Times run out without a commit: the membership began when it was asked for, at the earliest.
-        wall = self.recording.wall(self.epoch.asked_at)
+        # Times run out without a commit. One that did before the answer came may not have let the client in.
+        wall = self.recording.wall(self.epoch.began)
         return any(
             self.world.allowed(room, [subject], event.token, event.wall)
             and self.world.broken(room, [subject], event.token, until, end_wall=wall) is None
