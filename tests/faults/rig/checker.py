@@ -238,6 +238,8 @@ class _Check:
         room = self.epoch.room
         # Times run out without a commit. One that did before the answer came may not have let the client in.
         wall = self.recording.wall(self.epoch.began)
+        # Nor may one that was revoked by then, to the second: what counts is what was in force at the snapshot.
+        until = max(until, f"82{int(wall) + 1:08X}")
         return any(
             self.world.allowed(room, [subject], event.token, event.wall)
             and self.world.broken(room, [subject], event.token, until, end_wall=wall) is None
