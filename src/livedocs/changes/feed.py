@@ -2,7 +2,8 @@
 
     stream -> normalise -> resolver -> history -> listener
 
-Reading and resolving may wait; from the history on there is no `await`, so that everyone sees one order.
+Reading and resolving may wait, and so may the step from one change to the next. From the history to the listener
+there is no `await`: a change is in both or in neither, and everyone sees one order.
 """
 
 from __future__ import annotations
