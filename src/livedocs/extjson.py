@@ -37,7 +37,7 @@ from bson.errors import BSONError
 from livedocs.errors import InvalidJson
 
 _SAFE = 2**53
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC, as the dates it is taken from
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_NON_STR_KEYS
 _REGEX_FLAGS = (
     (re.IGNORECASE, "i"),
@@ -76,20 +76,27 @@ def loads(text: bytes | str) -> Any:
 def _exact(value: Any) -> Any:
     """The value with the numbers JSON cannot carry replaced; the same object when there is none."""
     kind = type(value)
+    # What nearly every value is comes first.
+    if kind is str or kind is bool:
+        return value
+    if kind is int or kind is Int64:
+        return value if -_SAFE <= value <= _SAFE else {"$numberLong": str(int(value))}
     if kind is dict:
-        changed = {name: new for name, item in value.items() if (new := _exact(item)) is not item}
+        changed: dict[str, Any] | None = None
+        for name, item in value.items():
+            new = _exact(item)
+            if new is not item:
+                changed = changed or {}
+                changed[name] = new
         return {**value, **changed} if changed else value
     if kind is list:
         items = [_exact(item) for item in value]
-        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        same = all(new is old for new, old in zip(items, value, strict=True))
+        return value if same else items
     if kind is float and not math.isfinite(value):
         return {"$numberDouble": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
-    if kind is UUID:
-        # orjson would write a bare string, which reads back as one.
-        return _binary(Binary.from_uuid(value))
-    if (kind is int or kind is Int64) and not -_SAFE <= value <= _SAFE:
-        return {"$numberLong": str(int(value))}
-    return value
+    # orjson would write a UUID as a bare string, which reads back as one.
+    return _binary(Binary.from_uuid(value)) if kind is UUID else value
 
 
 def _default(value: Any) -> Any:
@@ -106,14 +113,12 @@ def _default(value: Any) -> Any:
 
 
 def _date(value: datetime) -> dict[str, Any]:
-    at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    # Without a time zone it is UTC, as BSON has it.
+    at = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
     if at.year < 1970:
         # As the specification has it: text only for the years 1970 to 9999.
         return {"$date": {"$numberLong": str((at - _EPOCH) // timedelta(milliseconds=1))}}
-    text = at.strftime("%Y-%m-%dT%H:%M:%S")
-    if at.microsecond:
-        text += f".{at.microsecond // 1000:03d}"
-    return {"$date": text + "Z"}
+    return {"$date": at.isoformat(timespec="milliseconds" if at.microsecond else "seconds") + "Z"}
 
 
 def _binary(value: bytes) -> dict[str, Any]:

@@ -856,7 +856,7 @@ async def test_a_resync_that_has_to_be_repeated_at_once_is(stage, settled):
     await stop.reached.wait()
     # Nobody could put this one on top of what the resync is about to send.
     stage.database.write(room, n=2)
-    stage.database.log[-1] = replace(stage.database.log[-1], doubtful=True)
+    stage.database.log[-1] = stage.database.log[-1]._replace(doubtful=True)
     stage.deliver()
     stop.go()
     await settled()

@@ -11,8 +11,10 @@ from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo.errors import AutoReconnect, OperationFailure
 
-from livedocs.changes import cursor
-from livedocs.changes.stream import BATCH, Batch, Opened, Stream
+from livedocs.changes import cursor, stream
+from livedocs.changes.getmore import Answer
+from livedocs.changes.reader import BATCH
+from livedocs.changes.stream import Batch, Opened, Stream
 from livedocs.model import Tenant
 from livedocs.telemetry import Metrics
 
@@ -40,10 +42,7 @@ class Opening:
         self.resume_token = None
         self.closed = False
 
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
+    async def close(self):
         self.closed = True
 
     async def try_next(self):
@@ -146,6 +145,30 @@ async def test_a_position_is_the_token_while_there_is_more_and_the_whole_cluster
     idle = Followed([event(4), IDLE])
     _, _, batch = await idle.take(3)
     assert batch.position == cursor.after(Timestamp(1_000_000, 4))
+
+
+async def test_a_stream_that_begins_at_a_time_has_not_seen_that_time_before_something_came(monkeypatch):
+    begun = Timestamp(NOW.time - 300, 0)
+    # What the server names before it has anything to show: the time it was told to begin at.
+    mark = cursor.before(begun) + "2B0429296E04"
+    answers = [Answer(1, [], mark), Answer(1, [b""], token(3)), Answer(1, [], token(3))]
+
+    class Scripted:
+        async def take(self):
+            return answers.pop(0)
+
+        async def aclose(self):
+            pass
+
+    async def open_reader(_client, selection):
+        assert selection.start_at == begun
+        return Scripted()
+
+    monkeypatch.setattr(stream, "open_reader", open_reader)
+    _, idle, batch, after = await Followed().take(4)
+    assert idle.position == cursor.before(begun)
+    assert batch.position == token(3)
+    assert after.position == cursor.after(Timestamp(1_000_000, 3))
 
 
 async def test_everything_that_lies_ready_is_one_batch():

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import bson
+from bson.objectid import ObjectId
 
 from livedocs.changes.event import Change, DocumentChange
 from livedocs.changes.normalise import CODEC, Unresolved, place
@@ -62,11 +63,12 @@ class Resolver:
 
     async def resolve(self, batch: Sequence[Change | Unresolved]) -> list[Change]:
         """The batch with every document change in its room, in the same order."""
-        found = await self._find(batch)
+        keys = [_key(item) if isinstance(item, Unresolved) else None for item in batch]
+        found = await self._find(batch, keys)
         changes: list[Change] = []
-        for item in batch:
+        for item, key in zip(batch, keys, strict=True):
             if isinstance(item, Unresolved):
-                changes.extend(self._settle(item, found))
+                changes.extend(self._settle(item, key, found))
             else:
                 changes.append(item)
         # Only now: what the batch relies on must last to its end.
@@ -74,33 +76,38 @@ class Resolver:
             self._known.popitem(last=False)
         return changes
 
-    async def _find(self, batch: Sequence[Change | Unresolved]) -> dict[_DocumentKey, UUID]:
+    async def _find(
+        self, batch: Sequence[Change | Unresolved], keys: Sequence[_DocumentKey | None]
+    ) -> dict[_DocumentKey, UUID]:
         """Look up together what neither the events nor the memory say."""
-        wanted: dict[tuple[str, str], tuple[Tenant, dict[bytes, Any]]] = {}
+        wanted: dict[tuple[str, str], tuple[Tenant, dict[_DocumentKey, Any]]] = {}
         named: set[_DocumentKey] = set()
-        for item in batch:
-            if not isinstance(item, Unresolved) or item.tenant.collections[item.collection] == "_id":
+        for item, key in zip(batch, keys, strict=True):
+            if key is None or not isinstance(item, Unresolved):
                 continue
-            key = self._key(item)
             if item.uuid is None and item.uuid_before is None and not item.settled:
-                if item.op != "delete" and key not in self._known and key not in named:
-                    _, ids = wanted.setdefault((item.tenant.slug, item.collection), (item.tenant, {}))
-                    ids[key[2]] = item.document_id
+                if key not in self._known and key not in named and item.op != "delete":
+                    _, ids = wanted.setdefault(key[:2], (item.tenant, {}))
+                    ids[key] = item.document_id
             else:
                 named.add(key)
         found: dict[_DocumentKey, UUID] = {}
-        for (slug, collection), (tenant, ids) in wanted.items():
+        for (_, collection), (tenant, ids) in wanted.items():
             uuids = await self._finder.uuids(tenant, collection, list(ids.values()))
-            found.update({(slug, collection, key): uuid for key, uuid in uuids.items()})
+            for key, document_id in ids.items():
+                uuid = uuids.get(identity(document_id))
+                if uuid is not None:
+                    found[key] = uuid
         return found
 
-    def _settle(self, item: Unresolved, found: Mapping[_DocumentKey, UUID]) -> list[DocumentChange]:
-        if item.tenant.collections[item.collection] == "_id":
+    def _settle(
+        self, item: Unresolved, key: _DocumentKey | None, found: Mapping[_DocumentKey, UUID]
+    ) -> list[DocumentChange]:
+        if key is None:
             if item.uuid is None:
                 self._dropped += 1
                 return []
             return place(item, item.uuid, item.uuid)
-        key = self._key(item)
         before = item.uuid_before or self._known.get(key)
         after = item.uuid if item.settled else before or found.get(key)
         if item.op == "delete":
@@ -112,9 +119,16 @@ class Resolver:
             self._dropped += 1
         return changes
 
-    def _key(self, item: Unresolved) -> _DocumentKey:
-        return item.tenant.slug, item.collection, identity(item.document_id)
-
     def _remember(self, key: _DocumentKey, uuid: UUID | None) -> None:
         self._known[key] = uuid
         self._known.move_to_end(key)
+
+
+def _key(item: Unresolved) -> _DocumentKey | None:
+    """What a document is remembered by; None for one whose `_id` is its UUID."""
+    if item.tenant.collections[item.collection] == "_id":
+        return None
+    document_id = item.document_id
+    # Nearly every `_id` is one of these, whose bytes never equal a BSON document's.
+    own = b"\x07" + document_id.binary if type(document_id) is ObjectId else identity(document_id)
+    return item.tenant.slug, item.collection, own

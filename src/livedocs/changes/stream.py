@@ -17,26 +17,17 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient
-from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import OperationFailure, PyMongoError
 
 from livedocs.changes import cursor
+from livedocs.changes.getmore import Answer
+from livedocs.changes.reader import Reader, Selection, open_reader
 from livedocs.model import Tenant
 from livedocs.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
 
-BATCH = 1000
-# How long the server waits for events before it answers with none. Bounds how stale an idle position is.
-AWAIT_MS = 100
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
-# Least time between two questions. Events that come faster are fetched together: a question costs this process as
-# much as delivering to twenty sockets. Rarer events are not kept waiting.
-_SPACING = 0.004
-# No answer at all for that long means the connection is dead, whatever TCP thinks.
-_SILENCE = 20.0
-# Seconds in which a read that was cancelled ends, or is cancelled again.
-_CLOSING = 0.5
 
 
 class Remedy(enum.Enum):
@@ -151,6 +142,8 @@ class Stream:
         self._token: Mapping[str, Any] | None = None
         self._images = True
         self._reopen = False
+        # The cluster time that the open stream begins at; None when it goes on behind a token.
+        self._begun_at: Timestamp | None = None
         # Whether the server answered since the last error: what is not heard from may be far behind.
         self.connected = False
 
@@ -171,17 +164,15 @@ class Stream:
             try:
                 if self._token is None and start is None:
                     start = await self._first_position(self._window if reason == "start" else 0.0)
-                async with await self._open(start) as stream:
+                async with aclosing(await self._open(start)) as reader:
                     if self._token is None and start is not None:
                         yield Opened(start.floor, reason)
                     self._reopen = False
-                    async with aclosing(self._follow(stream)) as batches:
-                        async for batch in batches:
-                            failures, self.connected = 0, True
-                            yield batch
-                            self._restore_images(batch)
-                            if self._reopen:
-                                break
+                    while not self._reopen and (answer := await reader.take()) is not None:
+                        failures, self.connected = 0, True
+                        batch = self._batch(answer)
+                        yield batch
+                        self._restore_images(batch)
                 self._count("reopen")
             except PyMongoError as error:
                 failures += 1
@@ -230,123 +221,26 @@ class Stream:
             return _Start(since, cursor.before(since))
         return _Start(Timestamp(at.time, at.inc + 1), cursor.after(at))
 
-    async def _open(self, start: _Start | None) -> AsyncChangeStream[RawBSONDocument]:
-        where: dict[str, Any] = {"start_after": self._token}
-        if self._token is None and start is not None:
-            where = {"start_at_operation_time": start.at}
-        return await self._client.watch(
+    async def _open(self, start: _Start | None) -> Reader:
+        self._begun_at = start.at if start is not None and self._token is None else None
+        selection = Selection(
             pipeline(self._tenants(), self._control),
-            full_document_before_change="whenAvailable" if self._images else None,
-            max_await_time_ms=AWAIT_MS,
-            batch_size=BATCH,
-            # From 6.1 on, updates then say which of their paths are ambiguous.
-            show_expanded_events=True,
-            **where,
+            images=self._images,
+            start_after=self._token,
+            start_at=None if start is None else start.at,
         )
+        return await open_reader(self._client, selection)
 
-    async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> AsyncGenerator[Batch]:
-        """Batches of an open stream."""
-        reader = _Reader(stream)
-        try:
-            while events := await reader.take():
-                yield self._batch(events, stream)
-        finally:
-            await reader.aclose()
-
-    def _batch(
-        self, gathered: Sequence[RawBSONDocument | None], stream: AsyncChangeStream[RawBSONDocument]
-    ) -> Batch:
-        events = [bytes(event.raw) for event in gathered if event is not None]
-        # Nothing more to read means that everything up to the position's cluster time has been seen.
-        newest = gathered[-1]
-        idle = newest is None
-        # The driver's own token may be further, but it makes a deep copy of it each time it is asked.
-        resume = stream.resume_token if newest is None else newest["_id"]
-        if resume is not None:
-            self._token = {"_data": resume["_data"]}
+    def _batch(self, answer: Answer) -> Batch:
+        if answer.token is not None:
+            self._token = {"_data": answer.token}
         last: str = self._token["_data"] if self._token is not None else cursor.before(Timestamp(0, 0))
-        return Batch(events, cursor.after(cursor.cluster_time(last)) if idle else last)
-
-
-class _Reader:
-    """Reads an open stream in one task, which is never cancelled in mid-read except to close.
-
-    It does not yield to the loop while the server's last answer lasts, so that what it has gathered when somebody
-    else runs is that answer.
-    """
-
-    def __init__(self, stream: AsyncChangeStream[RawBSONDocument]) -> None:
-        self._stream = stream
-        self._gathered: list[RawBSONDocument | None] = []
-        self._ready, self._taken = asyncio.Event(), asyncio.Event()
-        self._time = asyncio.get_running_loop().time
-        self._heard = self._time()
-        # A time-out around each wait would cost more than the wait: this is looked at now and then.
-        self._watch = asyncio.get_running_loop().call_later(_SILENCE, self._listen)
-        self._task = asyncio.create_task(self._read(), name="change-stream-reader")
-        self._task.add_done_callback(lambda _: self._ready.set())
-
-    async def _read(self) -> None:
-        asked = 0.0
-        while self._stream.alive:
-            if not _answers_from_memory(self._stream):
-                early = asked + _SPACING - self._time()
-                if early > 0:
-                    await asyncio.sleep(early)
-                asked = self._time()
-            answer = await self._stream.try_next()
-            self._gathered.append(answer)
-            self._ready.set()
-            if len(self._gathered) >= BATCH:
-                self._taken.clear()
-                await self._taken.wait()
-
-    def _listen(self) -> None:
-        """Wake whoever waits, with nothing to take, when nothing has been heard for too long."""
-        left = self._heard + _SILENCE - self._time()
-        # What has been heard and not been taken yet is no silence.
-        if left <= 0 and not self._gathered:
-            self._ready.set()
-        self._watch = asyncio.get_running_loop().call_later(max(left, 1.0), self._listen)
-
-    async def take(self) -> list[RawBSONDocument | None]:
-        """What has been read since the last time; None is an answer without an event. Empty at the stream's end.
-
-        Raises:
-            PyMongoError: what the reading died of, or that nothing is heard any more.
-        """
-        self._heard = self._time()
-        await self._ready.wait()
-        self._ready.clear()
-        events, self._gathered = self._gathered, []
-        self._taken.set()
-        if not events:
-            if not self._task.done():
-                msg = f"no answer from the change stream for {_SILENCE:.0f} s"
-                raise PyMongoError(msg)
-            self._task.result()
-        return events
-
-    async def aclose(self) -> None:
-        """End the reading."""
-        self._watch.cancel()
-        # PyMongo 4.20 now and then swallows a cancellation that comes just as it begins to read: the stream
-        # would be closing for ever. So it is asked until it has ended.
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_CLOSING)
-        if not self._task.cancelled():
-            self._task.exception()
-
-
-def _answers_from_memory(stream: AsyncChangeStream[RawBSONDocument]) -> bool:
-    """Whether the next `try_next` returns an event that the driver has already, without asking the server.
-
-    The driver does not say, so this looks at what it keeps for itself; where it no longer does, the answer is yes,
-    and questions are asked without a pause between them.
-    """
-    known = getattr(getattr(stream, "_cursor", None), "_has_next", None)
-    return known is None or bool(known())
+        if answer.events:
+            return Batch(answer.events, last)
+        at = cursor.cluster_time(last)
+        # Nothing more to read means that everything up to the position's cluster time has been seen. But a stream
+        # that begins at a time is there before anything of that time has happened.
+        return Batch((), cursor.before(at) if at == self._begun_at else cursor.after(at))
 
 
 def _backoff(failures: int) -> float:
