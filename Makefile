@@ -6,7 +6,7 @@
 # Given on the command line or in the environment; scripts/demo has the defaults.
 export PORT OAUTH_PORT MONGO_PORT FRESH
 
-.PHONY: help setup demo test soak lint fmt lock clean bench
+.PHONY: help setup demo test soak docs lint fmt lock clean bench
 
 help:
 	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
@@ -19,10 +19,11 @@ demo:
 test:
 	@scripts/test
 
-## make soak    a long run under random faults; pictures and figures in .cache/soak: DURATION=3600 SEED=7 (ROUND=2)
+## make soak    a long run under random faults; pictures and figures in .cache/soak: DURATION=3600 SEED=7 (ROUND=2) (WORKERS=2)
 soak: setup
 	@.venv/bin/python scripts/leaves_nothing.py .venv/bin/python tests/faults/soak.py \
-	  --duration $(or $(DURATION),600) --seed $(or $(SEED),1) $(if $(ROUND),--round $(ROUND))
+	  --duration $(or $(DURATION),600) --seed $(or $(SEED),1) $(if $(ROUND),--round $(ROUND)) \
+	  $(if $(WORKERS),--workers $(WORKERS))
 
 ## make setup   only the set-up, for development
 setup:
@@ -32,6 +33,10 @@ setup:
 bench: setup
 	@npm --prefix bench/peers/node ci --silent --no-progress
 	@.venv/bin/python bench/run.py $(if $(QUICK),--quick) $(ARGS)
+
+## make docs    build the documentation site in .cache/site; SERVE=8003: serve it on that port while you write
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs $(if $(SERVE),serve --dev-addr 127.0.0.1:$(SERVE),build --strict --clean)
 
 ## make lint    ruff, mypy and the front end's type check
 lint: setup

@@ -1,4 +1,4 @@
-"""Write the tables of the reference pages from the code: settings, errors, metrics.
+"""Write the tables of the reference pages from the code: settings, errors, metrics, reasons, commands.
 
     python scripts/reference.py           writes them
     python scripts/reference.py --check   only says whether they are as they would be written
@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import click
 from prometheus_client import Counter, Histogram
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from livedocs import config, errors
+from livedocs.cli.main import main as main_command
+from livedocs.http.socket_schemas import FINAL, GOAWAY, RESYNC, REVOKED
 from livedocs.telemetry import Metrics
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -103,10 +106,56 @@ def _metric(metric: Any) -> Sequence[str]:
     return f"`{name}`", family.type, labels, family.documentation
 
 
+def reasons() -> str:
+    """Every reason on a socket with the event it comes with."""
+    return table(("Reason", "Of", "Meaning"), _reasons())
+
+
+def _reasons() -> Iterator[Sequence[str]]:
+    for event, meanings in (("$revoked", REVOKED), ("$resync", RESYNC), ("$goaway", GOAWAY)):
+        for reason, meaning in meanings.items():
+            of = f"`{event}`, final" if event == "$goaway" and reason in FINAL else f"`{event}`"
+            yield f"`{reason}`", of, meaning
+
+
+def commands() -> str:
+    """Every command as its own help describes it."""
+    return "\n\n".join(_command(path, command) for path, command in leaves(main_command))
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """The commands that do something, each with the words behind `livedocs` that call it."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        if found is not None:
+            yield from leaves(found, (*path, name))
+
+
+def _command(path: tuple[str, ...], command: click.Command) -> str:
+    context = click.Context(command, info_name=" ".join(("livedocs", *path)))
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    paragraphs = [" ".join(text.split()) for text in (command.help or "").split("\n\n")]
+    options = [
+        record
+        for option in command.params
+        if isinstance(option, click.Option) and (record := option.get_help_record(context)) is not None
+    ]
+    shown = table(("Option", "Meaning"), ((f"`{name}`", meaning) for name, meaning in options))
+    return "\n\n".join(
+        [f"### livedocs {' '.join(path)}", *paragraphs, f"```text\n{usage}\n```", *([shown] if options else [])]
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("settings.md", settings),
     "errors": ("errors.md", error_codes),
     "metrics": ("metrics.md", metrics),
+    "reasons": ("socket-protocol.md", reasons),
+    "commands": ("cli.md", commands),
 }
 
 

@@ -16,9 +16,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+_EXTRAS = _PROJECT["project"]["optional-dependencies"]
 _RUNTIME = [
     *_PROJECT["project"]["dependencies"],
-    *(one for extra in _PROJECT["project"]["optional-dependencies"].values() for one in extra),
+    *(one for extra, packages in _EXTRAS.items() if extra != "testing" for one in packages),
     *_PROJECT["dependency-groups"]["build"],
 ]
 
@@ -42,7 +43,7 @@ def test_a_lock_file_holds_pins_and_hashes_and_no_place_to_download_from(name):
     ("name", "wanted"),
     [
         ("requirements.lock", _RUNTIME),
-        ("requirements-dev.lock", [*_RUNTIME, *_PROJECT["dependency-groups"]["dev"]]),
+        ("requirements-dev.lock", [*_RUNTIME, *_EXTRAS["testing"], *_PROJECT["dependency-groups"]["dev"]]),
     ],
 )
 def test_every_dependency_is_locked_at_a_version_that_the_project_allows(name, wanted):
@@ -58,7 +59,7 @@ def test_the_demo_and_the_tests_run_with_the_same_versions():
 
 
 def test_whatever_the_package_imports_is_a_dependency_of_its_own():
-    declared = {canonicalize_name(Requirement(one).name) for one in _RUNTIME}
+    declared = {canonicalize_name(Requirement(one).name) for one in (*_RUNTIME, *_EXTRAS["testing"])}
     providers = packages_distributions()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

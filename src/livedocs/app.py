@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import platform
 import signal
@@ -15,31 +14,33 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from functools import partial
+from importlib.metadata import version
+from typing import Any
 from uuid import uuid4
 
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
-from hypercorn.typing import ASGIFramework
-from prometheus_client import make_asgi_app
 from quart import Quart
+from structlog.contextvars import bind_contextvars
 
+from livedocs import tracing
 from livedocs.access import tokens
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.gate import Gate
 from livedocs.access.issuer import Issuer
 from livedocs.access.limits import Limits
 from livedocs.access.oauth import LoginClient
+from livedocs.changes.event import InquiryMade
 from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
 from livedocs.changes.lease import Lease
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Stream
 from livedocs.config import Settings
-from livedocs.errors import LivedocsError, NotFound, Unavailable
+from livedocs.errors import Unavailable
+from livedocs.front import Edge, Front, serve, serve_metrics
 from livedocs.http import app as http_app
-from livedocs.http.caller import client_address
-from livedocs.http.problems import problem
+from livedocs.http.exchanges import Exchanges
+from livedocs.live.cluster import Cluster
 from livedocs.live.ends import noting
 from livedocs.live.fanout import Fanout
 from livedocs.live.joins import Joins
@@ -48,13 +49,15 @@ from livedocs.live.rooms import Rooms
 from livedocs.live.roster import Roster
 from livedocs.live.sessions import Sessions
 from livedocs.live.slow import SlowSockets
-from livedocs.live.sockets import Receive, Scope, Send, Sockets
+from livedocs.live.sockets import Sockets
 from livedocs.live.timers import TimerWheel
+from livedocs.live.transport import check_version
 from livedocs.store.batches import Batches
 from livedocs.store.connection import connect, connect_raw
 from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
+from livedocs.store.inquiries import Inquiries
 from livedocs.store.journal import Journal
 from livedocs.store.lookups import Lookups
 from livedocs.store.processes import Process, Processes
@@ -63,61 +66,47 @@ from livedocs.store.snapshots import Snapshots
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics, configure_logging, get_logger
+from livedocs.workers import Place, Supervisor, share
 
 log = get_logger(__name__)
 
-_SOCKET_PATHS = frozenset({"/socket.io", "/socket.io/"})
 _RETRY = 1.0
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        RuntimeError: on a Hypercorn that this server was not written against.
+        SystemExit: of several workers, with the exit status.
+    """
+    check_version(version("hypercorn"))
+    configure_logging(settings)
+    # Sockets and the history are many objects that stay: looking through all of them again and again took half of
+    # the CPU at a high rate of events, and stopped everything for as long as it lasted.
+    gc.freeze()
+    gc.set_threshold(20_000, 5, 100)
+    if settings.workers > 1:
+        raise SystemExit(Supervisor(settings, partial(_work, settings)).run())
+    asyncio.run(_main(settings))
 
 
-class Edge:
-    """What the socket endpoint shares with the HTTP side: how a refusal looks, and whose address counts."""
-
-    def __init__(self, trusted_proxies: tuple[str, ...]) -> None:
-        self._trusted = trusted_proxies
-
-    def refusal(self, error: LivedocsError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """The answer for a refused handshake: status, headers, body."""
-        answer = problem(error)
-        headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Cache-Control": "no-store"}
-        return (
-            answer.status,
-            [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-            answer.body,
-        )
-
-    def address(self, scope: Scope) -> str:
-        """The peer's address; forwarded headers are believed only from configured proxies."""
-        peer = scope["client"][0] if scope.get("client") else ""
-        forwarded = [
-            value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"
-        ]
-        return client_address(peer, forwarded, self._trusted)
+def _work(settings: Settings, place: Place) -> None:
+    """Be one of several workers."""
+    bind_contextvars(worker=place.number)
+    asyncio.run(_main(share(settings, place.number), place))
 
 
-class Front:
-    """The one ASGI application: `/socket.io` to the sockets, everything else to Quart."""
-
-    def __init__(self, quart: Quart, sockets: Sockets, edge: Edge) -> None:
-        self._quart = quart
-        self._sockets = sockets
-        self._edge = edge
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != "lifespan" and scope["path"] in _SOCKET_PATHS:
-            await self._sockets(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            status, headers, body = self._edge.refusal(NotFound())
-            await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-            await send({"type": "websocket.http.response.body", "body": body})
-        else:
-            await self._quart(cast("Any", scope), cast("Any", receive), cast("Any", send))
+async def _main(settings: Settings, place: Place | None = None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    tracing.configure(settings)
+    try:
+        await Server(settings, place).run(stop.wait)
+    finally:
+        tracing.shutdown()
 
 
 class Server:
@@ -125,11 +114,13 @@ class Server:
 
     Args:
         settings: of this process.
+        place: among the workers that share the port; None when there is one process.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place | None = None) -> None:
         self._settings = settings
-        self.metrics = metrics = Metrics()
+        self._place = place
+        self.metrics = metrics = Metrics(tenants=settings.metrics_tenants)
         self._client = connect(settings)
         self._stream_client = connect_raw(settings)
         self._registry = Tenants(self._client, settings.control_database)
@@ -144,7 +135,6 @@ class Server:
             self._joins.reauthorize,
             interval=settings.introspection_interval,
             grace=settings.auth_grace,
-            metrics=metrics,
         )
         loop = asyncio.get_running_loop()
         self._wheel = TimerWheel(clock=loop.time)
@@ -152,7 +142,6 @@ class Server:
             self._fanout.slow,
             self._joins,
             stall_timeout=settings.socket_stall_timeout,
-            metrics=metrics,
             clock=loop.time,
         )
         edge = Edge(settings.trusted_proxies)
@@ -170,7 +159,14 @@ class Server:
             metrics=metrics,
             ended=noting(self._journal.note),
         )
-        self.asgi = Front(self._http(authenticator), self._sockets, edge)
+        self._cluster = Cluster(
+            self._process,
+            Roster(self._sockets, self._fanout.rooms),
+            self._processes,
+            Inquiries(self._client, settings.control_database),
+        )
+        front = Front(self._http(authenticator), self._sockets, edge)
+        self.asgi = Exchanges(front, metrics, settings.trusted_proxies)
 
     def _wire_changes(self, metrics: Metrics) -> None:
         """The change events' way, from MongoDB to the rooms."""
@@ -193,6 +189,7 @@ class Server:
             control=settings.control_database,
             tenants_changed=self._tenants_changed,
             metrics=metrics,
+            inquired=self._inquired,
         )
         self._process = process = Process(uuid4().hex, platform.node(), os.getpid(), "")
         self._processes = Processes(self._client, settings.control_database)
@@ -225,7 +222,7 @@ class Server:
                 batches=Batches(self._client, settings.control_database),
                 replays=Replays(self._client, settings.control_database),
                 processes=self._processes,
-                roster=Roster(self._process, self._sockets, self._fanout.rooms, self.metrics),
+                roster=self._cluster,
                 registry=self._registry,
                 deletions=Deletions(self._client, settings.control_database),
                 trail=Trail(self._client, settings.control_database),
@@ -237,7 +234,7 @@ class Server:
                     "stream": self._stream_current,
                     "introspection": self._tokens.reachable,
                 },
-                on_logout=lambda token_id: self._sessions.close(token_id, "logout"),
+                on_logout=self._sessions.logged_out,
                 now=_now,
             )
         )
@@ -264,6 +261,9 @@ class Server:
             self._sockets.tenants_changed(self._directory.get)
         return changed
 
+    def _inquired(self, made: InquiryMade) -> None:
+        self._cluster.made(made)
+
     async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
         """Serve until `stop` returns.
 
@@ -285,25 +285,16 @@ class Server:
             stack.push_async_callback(_cancel, parts)
             if not await self._opened(parts[0], stop):
                 return
-            await self._lease.take()
             parts += [
                 asyncio.create_task(self._lease.run(), name="lease"),
                 asyncio.create_task(self._wheel.run(), name="timers"),
                 asyncio.create_task(self._slow.run(), name="slow sockets"),
                 asyncio.create_task(self._journal.run(), name="journal"),
+                asyncio.create_task(self._cluster.run(), name="cluster"),
             ]
             if settings.metrics_bind:
-                metrics_app = _http_only(make_asgi_app(self.metrics.registry))
-                parts.append(
-                    asyncio.create_task(
-                        serve(
-                            cast("ASGIFramework", metrics_app),
-                            _listener(settings.metrics_bind),
-                            shutdown_trigger=asyncio.Event().wait,
-                        ),
-                        name="metrics",
-                    )
-                )
+                serving = serve_metrics(self.metrics.registry, settings.metrics_bind)
+                parts.append(asyncio.create_task(serving, name="metrics"))
             log.info("serving", bind=settings.bind, public_url=settings.public_url)
             failed = await self._serve(parts, stop)
         if failed:
@@ -315,8 +306,8 @@ class Server:
         await self._feed.run()
 
     async def _opened(self, follow: asyncio.Task[None], stop: Callable[[], Awaitable[object]]) -> bool:
-        """Wait until the change stream is open: nobody is let in before. False if it was stopped first."""
-        opened = asyncio.create_task(self._feed.opened())
+        """Wait until somebody can be let in. False if it was stopped first."""
+        opened = asyncio.create_task(self._ready())
         stopped = asyncio.ensure_future(stop())
         await asyncio.wait({opened, stopped, follow}, return_when=asyncio.FIRST_COMPLETED)
         ready = opened.done()
@@ -324,6 +315,14 @@ class Server:
         if follow.done():
             follow.result()
         return ready
+
+    async def _ready(self) -> None:
+        """The change stream is open, the other workers have come as far, and everyone can know of this process."""
+        await self._feed.opened()
+        if self._place is not None:
+            await self._place.ready()
+        await self._cluster.begin()
+        await self._lease.take()
 
     async def _serve(self, parts: list[asyncio.Task[None]], stop: Callable[[], Awaitable[object]]) -> list[str]:
         """Serve requests until the stop, or until a part has ended. Returns the parts that have."""
@@ -341,43 +340,9 @@ class Server:
             # Hypercorn closes its sockets before the lifespan's shutdown: this is the last moment to say goodbye.
             await self._sockets.drain(0.0 if failed else settings.shutdown_grace)
 
-        await serve(cast("ASGIFramework", self.asgi), _listener(settings.bind, settings), shutdown_trigger=stopped)
+        bind = settings.bind if self._place is None else self._place.bind()
+        await serve(self.asgi, bind, settings, stopped)
         return failed
-
-
-def _listener(bind: str, settings: Settings | None = None) -> Config:
-    """Hypercorn's configuration; what it leaves open by default is set here."""
-    config = Config()
-    config.bind = [bind]
-    config.backlog = 4096
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.include_server_header = False
-    config.keep_alive_timeout = 30
-    config.read_timeout = 60
-    config.graceful_timeout = 3
-    if settings is not None:
-        config.websocket_max_message_size = settings.max_message_bytes
-        # A live socket is heard from once per ping, so this ends only what is dead or was never meant well.
-        config.read_timeout = int(settings.ping_interval + settings.ping_timeout) + 5
-    return config
-
-
-def _http_only(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """An ASGI application that serves HTTP and nothing else, told so in a way that is not logged as an error."""
-
-    async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await app(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            for step in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{step}.complete"})
-        else:
-            await receive()
-            await send({"type": "websocket.close"})
-
-    return front
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]] | list[asyncio.Future[Any]]) -> None:
@@ -387,19 +352,5 @@ async def _cancel(tasks: list[asyncio.Task[Any]] | list[asyncio.Future[Any]]) ->
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    configure_logging(settings)
-    # Sockets and the history are many objects that stay: looking through all of them again and again took half of
-    # the CPU at a high rate of events, and stopped everything for as long as it lasted.
-    gc.freeze()
-    gc.set_threshold(20_000, 5, 100)
-    asyncio.run(_main(settings))
-
-
-async def _main(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    await Server(settings).run(stop.wait)
+def _now() -> datetime:
+    return datetime.now(UTC)

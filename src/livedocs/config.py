@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -47,12 +50,19 @@ class Settings(BaseSettings):
 
     # The server
     bind: str = Field("127.0.0.1:8000", description="Address and port of the public listener.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Server processes that share the port; each follows MongoDB for itself."
+    )
     metrics_bind: str = Field(
-        "127.0.0.1:9464", description="Address and port of the metrics listener; empty switches it off."
+        "127.0.0.1:9464",
+        description="Address and port of the metrics listener; empty switches it off. Each further worker's is the "
+        "next port.",
     )
     public_url: str = Field(description="The URL browsers use, scheme and host, without a path.")
     allowed_origins: Words = Field(
-        (), description="Further origins whose pages may use the cookie; the public URL's own always may."
+        (),
+        description="Further origins whose pages may use the cookie and read answers; the public URL's own always "
+        "may.",
     )
     trusted_proxies: Words = Field(
         (), description="Addresses or networks whose X-Forwarded-For and -Proto headers are believed."
@@ -60,6 +70,13 @@ class Settings(BaseSettings):
     frontend_dir: Path | None = Field(None, description="Folder with a built page to serve at `/`.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field("json", description="Log lines for programs or for people.")
+    metrics_tenants: int = Field(
+        100, ge=0, le=10000, description="How many tenants the metrics name; the others are one, `other`."
+    )
+    traces: Literal["off", "otlp"] = Field(
+        "off",
+        description="Whether spans are sent to an OpenTelemetry collector; the `OTEL_*` variables say where.",
+    )
     shutdown_grace: float = Field(
         5.0, ge=0, le=300, description="How long sockets get to move elsewhere at a stop."
     )
@@ -123,13 +140,16 @@ class Settings(BaseSettings):
     # Limits
     max_document_bytes: int = Field(2**20, ge=1024, le=15 * 2**20, description="Largest document the API takes.")
     max_message_bytes: int = Field(65536, ge=4096, le=2**20, description="Largest WebSocket message taken.")
-    max_sockets: int = Field(20000, ge=1, description="Most sockets of one process.")
-    max_sockets_per_user: int = Field(50, ge=1, description="Most sockets of one user in one process.")
-    max_sockets_per_tenant: int = Field(10000, ge=1, description="Most sockets of one tenant in one process.")
-    max_sockets_per_address: int = Field(2000, ge=1, description="Most sockets of one address in one process.")
-    max_waiting_sockets: int = Field(
-        200, ge=0, description="Most sockets of one process that are accepted but not yet authenticated."
+    max_sockets: int = Field(
+        20000, ge=1, description="Most sockets of one server, whose workers share its limits."
     )
+    max_sockets_per_user: int = Field(50, ge=1, description="Most sockets of one user at one server.")
+    max_sockets_per_tenant: int = Field(10000, ge=1, description="Most sockets of one tenant at one server.")
+    max_sockets_per_address: int = Field(2000, ge=1, description="Most sockets of one address at one server.")
+    max_waiting_sockets: int = Field(
+        200, ge=0, description="Most sockets of one server that are accepted but not yet authenticated."
+    )
+    max_waiting_sockets_per_address: int = Field(20, ge=0, description="Most of those of one address.")
     max_rooms_per_socket: int = Field(1000, ge=1, description="Most rooms one socket may be in.")
     connect_timeout: float = Field(5.0, gt=0, le=60, description="Time for CONNECT after the WebSocket is open.")
     ping_interval: float = Field(25.0, gt=0, description="Engine.IO ping interval.")
@@ -144,40 +164,40 @@ class Settings(BaseSettings):
         10.0, ge=1, le=600, description="Seconds' worth of a `LIMIT_` rate that may come at once after a rest."
     )
     limit_handshakes_per_address: float = Field(
-        100.0, ge=0, description="WebSocket handshakes of one address per second and process; 0 for no limit."
+        100.0, ge=0, description="WebSocket handshakes of one address per second and server; 0 for no limit."
     )
     limit_handshakes_per_user: float = Field(
-        10.0, ge=0, description="WebSocket handshakes of one user per second and process; 0 for no limit."
+        10.0, ge=0, description="WebSocket handshakes of one user per second and server; 0 for no limit."
     )
     limit_handshakes_per_tenant: float = Field(
-        500.0, ge=0, description="WebSocket handshakes of one tenant per second and process; 0 for no limit."
+        500.0, ge=0, description="WebSocket handshakes of one tenant per second and server; 0 for no limit."
     )
     limit_joins_per_address: float = Field(
-        1000.0, ge=0, description="Rooms joined of one address per second and process; 0 for no limit."
+        1000.0, ge=0, description="Rooms joined of one address per second and server; 0 for no limit."
     )
     limit_joins_per_user: float = Field(
-        200.0, ge=0, description="Rooms joined of one user per second and process; 0 for no limit."
+        200.0, ge=0, description="Rooms joined of one user per second and server; 0 for no limit."
     )
     limit_joins_per_tenant: float = Field(
-        5000.0, ge=0, description="Rooms joined of one tenant per second and process; 0 for no limit."
+        5000.0, ge=0, description="Rooms joined of one tenant per second and server; 0 for no limit."
     )
     limit_events_per_address: float = Field(
-        1000.0, ge=0, description="Events from sockets of one address per second and process; 0 for no limit."
+        1000.0, ge=0, description="Events from sockets of one address per second and server; 0 for no limit."
     )
     limit_events_per_user: float = Field(
-        100.0, ge=0, description="Events from sockets of one user per second and process; 0 for no limit."
+        100.0, ge=0, description="Events from sockets of one user per second and server; 0 for no limit."
     )
     limit_events_per_tenant: float = Field(
-        5000.0, ge=0, description="Events from sockets of one tenant per second and process; 0 for no limit."
+        5000.0, ge=0, description="Events from sockets of one tenant per second and server; 0 for no limit."
     )
     limit_requests_per_address: float = Field(
-        500.0, ge=0, description="HTTP requests of one address per second and process; 0 for no limit."
+        500.0, ge=0, description="HTTP requests of one address per second and server; 0 for no limit."
     )
     limit_requests_per_user: float = Field(
-        100.0, ge=0, description="HTTP requests of one user per second and process; 0 for no limit."
+        100.0, ge=0, description="HTTP requests of one user per second and server; 0 for no limit."
     )
     limit_requests_per_tenant: float = Field(
-        2000.0, ge=0, description="HTTP requests of one tenant per second and process; 0 for no limit."
+        2000.0, ge=0, description="HTTP requests of one tenant per second and server; 0 for no limit."
     )
 
     @classmethod
@@ -308,6 +328,35 @@ def _key_complaint(settings: Settings) -> str | None:
     return None if good else "is neither RSA (2048 bits or more), P-256 to P-521 nor Ed25519"
 
 
+def _worker_problems(settings: Settings) -> list[str]:
+    """What stands against several processes on one port."""
+    if sys.platform != "linux":
+        return [f"{PREFIX}WORKERS: more than one needs Linux, whose kernel spreads the connections"]
+    public, metrics = (_port(bind) for bind in (settings.bind, settings.metrics_bind))
+    problems = [] if public is not None else [f"{PREFIX}BIND: is not an address and a port, as workers need it"]
+    ports = range(metrics or 0, (metrics or 0) + settings.workers)
+    if settings.metrics_bind and (not metrics or public in ports or ports[-1] > 65535):
+        problems.append(f"{PREFIX}METRICS_BIND: leaves no port to each worker")
+    return problems
+
+
+def _port(bind: str) -> int | None:
+    """The port of an address with one; None of whatever else Hypercorn binds to."""
+    found = re.fullmatch(r"(?!unix:|fd:).+:([0-9]{1,5})", bind)
+    return int(found[1]) if found else None
+
+
+def _missing_extras(settings: Settings) -> list[str]:
+    """What is asked for but not installed."""
+    try:
+        if settings.traces == "off" or find_spec("opentelemetry.exporter.otlp.proto.http") is not None:
+            return []
+    except ModuleNotFoundError:
+        # A package above it is missing.
+        pass
+    return [f"{PREFIX}TRACES: needs the extra `otel` of this package"]
+
+
 def _unsafe(settings: Settings) -> list[str]:
     """Settings that parse but would put someone at risk."""
     problems = []
@@ -344,8 +393,10 @@ def _unsafe(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}OAUTH_ALGORITHMS: must be one or more of {' '.join(sorted(ASYMMETRIC))}")
     client_problem = _client_problem(settings)
     problems += [client_problem] if client_problem else []
+    problems += _missing_extras(settings)
     if settings.metrics_bind and settings.metrics_bind == settings.bind:
         problems.append(f"{PREFIX}METRICS_BIND: must not be the public listener")
+    problems += _worker_problems(settings) if settings.workers > 1 else []
     if settings.frontend_dir is not None and not (settings.frontend_dir / "index.html").is_file():
         problems.append(f"{PREFIX}FRONTEND_DIR: holds no index.html; build the page first")
     return problems

@@ -31,6 +31,7 @@
     |   +-- TooDeep               422  too_deep
     +-- InvalidGrant              422  invalid_grant
     |   +-- InvalidRole           422  invalid_role
+    +-- IdempotencyKeyReused      422  idempotency_key_reused
     +-- RateLimited               429  rate_limited
     |   +-- TooManyRooms          429  too_many_rooms
     +-- Unavailable               503  unavailable
@@ -268,6 +269,12 @@ class InvalidRole(InvalidGrant):
     code, title = "invalid_role", "The role is one of reader, writer, owner"
 
 
+class IdempotencyKeyReused(LivedocsError):
+    """The Idempotency-Key was used for another request (draft-ietf-httpapi-idempotency-key-header, 2.7)."""
+
+    code, status, title = "idempotency_key_reused", 422, "This Idempotency-Key was used for another request"
+
+
 class RateLimited(LivedocsError):
     """Too much, too fast; `Retry-After` says when to come back."""
 
@@ -308,3 +315,61 @@ class ConfigurationError(Exception):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("; ".join(problems))
+
+
+class ClientError(Exception):
+    """What a client meets that is no refusal by the server.
+
+    Attributes:
+        code: stable, as those of refusals are.
+    """
+
+    code: ClassVar[str] = "client_error"
+
+
+class ServerUnreachable(ClientError):
+    """No answer came, or none that the server itself wrote.
+
+    Attributes:
+        uncertain: whether the request may have been carried out all the same.
+    """
+
+    code = "unreachable"
+
+    def __init__(self, reason: str, *, uncertain: bool = False) -> None:
+        self.uncertain = uncertain
+        super().__init__(f"{reason}; it may have been carried out" if uncertain else reason)
+
+
+class UnexpectedAnswer(ClientError):
+    """An answer that no livedocs of this version gives.
+
+    Attributes:
+        status: of the answer.
+    """
+
+    code = "unexpected_answer"
+
+    def __init__(self, status: int, detail: str = "") -> None:
+        self.status = status
+        super().__init__(f"status {status}" + (f": {detail}" if detail else ""))
+
+
+class TokenUnavailable(ClientError):
+    """The OAuth service gave no access token."""
+
+    code = "token_unavailable"
+
+
+class Disconnected(ClientError):
+    """The server has ended a subscription for good.
+
+    Attributes:
+        reason: the `$goaway` reason.
+    """
+
+    code = "disconnected"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)

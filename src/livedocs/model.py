@@ -146,7 +146,13 @@ CollectionKey = Literal["_id", "uuid"]
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant and the MongoDB database it owns. `collections` maps a registered collection to its key field."""
+    """A tenant and the MongoDB database it owns.
+
+    Attributes:
+        collections: the registered collections, each with its key field.
+        limits: its own, in place of the server's settings of those names.
+        services: by client id, the collections that a service of the tenant is confined to.
+    """
 
     slug: str
     database: str
@@ -154,11 +160,31 @@ class Tenant:
     status: Literal["active", "suspended"] = "active"
     limits: Mapping[str, Any] = field(default_factory=dict)
     created_at: datetime | None = None
+    services: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:
         """Whether its people may come in."""
         return self.status == "active"
+
+    def confines(self, subject: str) -> frozenset[str] | None:
+        """The collections that the subject is confined to; None for people, and for services that are not."""
+        kind, _, name = subject.partition(":")
+        return self.services.get(name) if kind == "client" else None
+
+    def limit(self, name: str) -> int | None:
+        """The tenant's own limit of that name; None when it has none, or something that is no limit."""
+        own = self.limits.get(name)
+        return own if isinstance(own, int) and not isinstance(own, bool) and own > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one caller asks for: the grants of its subjects on some UUIDs, and the documents of some of these."""
+
+    uuids: Sequence[UUID]
+    subjects: Sequence[str]
+    with_documents: frozenset[UUID] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +195,11 @@ class Snapshot:
         at: the cluster time both were read at (`cursor.atClusterTime`).
         grants: by UUID, every grant of the caller's subjects, in force or not; every UUID asked for has an entry.
         documents: by UUID, then by collection, the raw BSON documents (`dict`), for the UUIDs that have a grant.
+        shared: the same for all snapshots of one round of reads: what was made of its documents is kept here,
+            so that it is made once. Whoever looks into it holds the documents that it was made of.
     """
 
     at: Timestamp
     grants: Mapping[UUID, Sequence[Grant]]
     documents: Mapping[UUID, Mapping[str, Sequence[dict[str, Any]]]]
+    shared: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)

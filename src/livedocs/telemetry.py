@@ -6,14 +6,20 @@ sets (codes, kinds) or from registered tenants, never from what a client sends, 
 
 from __future__ import annotations
 
+import heapq
 import logging
 import re
 import sys
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
+from livedocs import tracing
 from livedocs.config import Settings
 
 # A secret can reach a log line only under one of these names or inside a URI; both are masked at the last step.
@@ -34,6 +40,14 @@ def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> st
     return event
 
 
+def _add_trace(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The trace that a line belongs to: that of the span under way rather than the one a request came with."""
+    trace_id = tracing.trace_id()
+    if trace_id is not None:
+        event["trace_id"] = trace_id
+    return event
+
+
 def redact(text: str) -> str:
     """The text with passwords in URIs and bearer tokens masked."""
     return _BEARER.sub(rf"\1{_MASK}", _URI_PASSWORD.sub(rf"\1:{_MASK}@", text))
@@ -43,6 +57,7 @@ def configure_logging(settings: Settings) -> None:
     """Send this process's logs, our own and the libraries', to standard error in one format."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -50,7 +65,12 @@ def configure_logging(settings: Settings) -> None:
         _redact,
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # What is below the level costs next to nothing that way.
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
@@ -70,24 +90,115 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("httpx", "httpcore", "pymongo", "asyncio"):
+    for noisy in ("httpx", "httpcore", "pymongo", "asyncio", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # These two log whole packets, CONNECT's token among them, at INFO.
     for leaky in ("engineio", "socketio"):
         logging.getLogger(leaky).setLevel(logging.WARNING)
 
 
-class Metrics:
-    """The figures of one process."""
+# The values of labels that come from one place in the code each; see `Metrics`.
+EVENTS = ("insert", "update", "replace", "delete", "grant", "gone", "unreadable")
+RESYNCS = (
+    *("access", "ambiguous_path", "collection_dropped", "event_too_large", "event_unreadable", "grants_dropped"),
+    *("history_lost", "slow", "window"),
+)
+DISCONNECTS = (
+    *("auth_unavailable", "connect_timeout", "disconnected", "expired", "logout", "ping_timeout"),
+    *("protocol_error", "rate_limited", "reauth_refused", "shutdown", "slow", "tenant_suspended", "token_revoked"),
+)
+BOUNDS = (
+    *(("sockets", scope) for scope in ("server", "address", "user", "tenant")),
+    *(("waiting sockets", scope) for scope in ("server", "address")),
+    *(("rooms", scope) for scope in ("socket", "call")),
+)
+OTHER_TENANTS = "other"
+_SINCE_COMMIT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-    def __init__(self) -> None:
+Family = TypeVar("Family", Counter, Gauge)
+
+
+def _labelled(family: Family, *values: str) -> Family:
+    """The family with those values of its one label in it from the start."""
+    for value in values:
+        family.labels(value)
+    return family
+
+
+class TenantGauge(Collector):
+    """A gauge by tenant. It is read when Prometheus asks, so that counting costs nothing meanwhile.
+
+    The tenants with most have a label of their own, all others together are `other`: a deployment may have more
+    tenants than a time-series database wants series.
+
+    Args:
+        most: how many tenants get a label.
+    """
+
+    def __init__(self, name: str, documentation: str, *, most: int, registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._labelnames = ("tenant",)
+        self._most = most
+        self._count: Callable[[], Mapping[str, int]] = dict
+        registry.register(self)
+
+    def follow(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Say where the figures are: a function that returns them by tenant."""
+        self._count = count
+
+    def describe(self) -> Iterable[Metric]:
+        """The family without its values."""
+        return [GaugeMetricFamily(self._name, self._documentation, labels=self._labelnames)]
+
+    def collect(self) -> Iterable[Metric]:
+        """The family as it is now."""
+        counts = self._count()
+        # A tenant may be called `other` itself; it is counted there.
+        named = heapq.nlargest(
+            self._most, ((count, tenant) for tenant, count in counts.items() if tenant != OTHER_TENANTS)
+        )
+        family = GaugeMetricFamily(self._name, self._documentation, labels=self._labelnames)
+        for count, tenant in sorted(named, key=itemgetter(1)):
+            family.add_metric([tenant], count)
+        family.add_metric([OTHER_TENANTS], sum(counts.values()) - sum(count for count, _ in named))
+        return [family]
+
+
+class Metrics:
+    """The figures of one process.
+
+    A label's values that are known beforehand exist from the start, at zero: a rate or an alert that compares with
+    "one minute ago" would not see the first occurrence otherwise.
+
+    Args:
+        tenants: how many tenants get a label of their own; the others share `other`.
+    """
+
+    def __init__(self, *, tenants: int = 100) -> None:
         self.registry = registry = CollectorRegistry()
-        self.sockets = Gauge("livedocs_sockets", "Connected sockets", ["tenant"], registry=registry)
-        self.transports = Gauge("livedocs_transports", "Sockets by write path", ["path"], registry=registry)
-        self.rooms = Gauge("livedocs_rooms", "Rooms with at least one socket", registry=registry)
-        self.joins = Counter("livedocs_joins", "Rooms joined or refused, by code", ["code"], registry=registry)
-        self.handshakes = Counter("livedocs_handshakes", "Handshakes, by code", ["code"], registry=registry)
-        self.events = Counter("livedocs_events", "Change events, by kind", ["op"], registry=registry)
+        self.sockets = TenantGauge("livedocs_sockets", "Connected sockets", most=tenants, registry=registry)
+        self.rooms = TenantGauge(
+            "livedocs_rooms", "Rooms with at least one socket", most=tenants, registry=registry
+        )
+        self.transports = _labelled(
+            Gauge("livedocs_transports", "Sockets by write path", ["path"], registry=registry), "direct", "asgi"
+        )
+        self.joins = _labelled(
+            Counter("livedocs_joins", "Rooms joined or refused, by code", ["code"], registry=registry),
+            *("ok", "forbidden", "rate_limited", "too_many_rooms", "unavailable"),
+        )
+        self.join_seconds = Histogram(
+            "livedocs_join_seconds", "Time of a JoinRoom, from its arrival to its answer", registry=registry
+        )
+        self.handshakes = _labelled(
+            Counter("livedocs_handshakes", "Handshakes, by code", ["code"], registry=registry),
+            *("ok", "unauthenticated", "forbidden_origin", "auth_unavailable", "tenant_suspended"),
+            *("too_many_connections", "rate_limited"),
+        )
+        self.events = _labelled(
+            Counter("livedocs_events", "Change events, by kind", ["op"], registry=registry), *EVENTS
+        )
         self.unresolved = Counter(
             "livedocs_events_unresolved", "Events dropped because no UUID could be found", registry=registry
         )
@@ -95,31 +206,58 @@ class Metrics:
         self.latency = Histogram(
             "livedocs_commit_to_write_seconds",
             "Time from a change's commit to its write to the sockets",
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            buckets=_SINCE_COMMIT,
             registry=registry,
         )
         self.stream_lag = Gauge("livedocs_stream_lag_seconds", "Age of the stream's position", registry=registry)
-        self.stream_restarts = Counter(
-            "livedocs_stream_restarts", "Times the stream was opened again, by cause", ["cause"], registry=registry
+        self.stream_live = Gauge(
+            "livedocs_stream_live", "1 while the stream is open and the server answers, else 0", registry=registry
+        )
+        self.stream_restarts = _labelled(
+            Counter(
+                "livedocs_stream_restarts",
+                "Times the stream was opened again, by cause",
+                ["cause"],
+                registry=registry,
+            ),
+            *("reopen", "resume", "without_images", "skip", "start_over"),
         )
         self.history_events = Gauge("livedocs_history_events", "Events in the history", registry=registry)
         self.history_bytes = Gauge("livedocs_history_bytes", "Bytes in the history", registry=registry)
         self.history_seconds = Gauge(
             "livedocs_history_window_seconds", "How far back a cursor can resume now", registry=registry
         )
-        self.evictions = Counter(
-            "livedocs_evictions", "Memberships ended by the server, by reason", ["reason"], registry=registry
+        self.evictions = _labelled(
+            Counter(
+                "livedocs_evictions", "Memberships ended by the server, by reason", ["reason"], registry=registry
+            ),
+            *("revoked", "expired"),
         )
-        self.resyncs = Counter("livedocs_resyncs", "Resyncs sent, by reason", ["reason"], registry=registry)
-        self.slow_sockets = Counter("livedocs_slow_sockets", "Sockets that fell behind", registry=registry)
-        self.disconnects = Counter(
-            "livedocs_disconnects", "Sockets closed by the server, by reason", ["reason"], registry=registry
-        )
-        self.introspections = Counter(
-            "livedocs_introspections",
-            "Calls of the introspection service, by result",
-            ["result"],
+        self.revocation = Histogram(
+            "livedocs_revocation_seconds",
+            "Time from the commit of a revocation to the end of the memberships that rested on it",
+            buckets=_SINCE_COMMIT,
             registry=registry,
+        )
+        self.resyncs = _labelled(
+            Counter("livedocs_resyncs", "Resyncs sent, by reason", ["reason"], registry=registry), *RESYNCS
+        )
+        self.slow_sockets = Counter("livedocs_slow_sockets", "Times a socket fell behind", registry=registry)
+        self.sockets_behind = Gauge("livedocs_sockets_behind", "Sockets that are behind now", registry=registry)
+        self.disconnects = _labelled(
+            Counter(
+                "livedocs_disconnects", "Sockets closed by the server, by reason", ["reason"], registry=registry
+            ),
+            *DISCONNECTS,
+        )
+        self.introspections = _labelled(
+            Counter(
+                "livedocs_introspections",
+                "Calls of the introspection service, by result",
+                ["result"],
+                registry=registry,
+            ),
+            *("active", "inactive", "connection", "timeout", "status", "misconfigured", "not_asked"),
         )
         self.introspection_seconds = Histogram(
             "livedocs_introspection_seconds", "Time of an introspection call", registry=registry
@@ -133,10 +271,24 @@ class Metrics:
             ["kind", "scope"],
             registry=registry,
         )
+        self.limits_hit = Counter(
+            "livedocs_limits_hit",
+            "What was refused because there were enough already, by kind and by whose limit",
+            ["kind", "scope"],
+            registry=registry,
+        )
+        for kind, scope in BOUNDS:
+            self.limits_hit.labels(kind, scope)
         self.requests = Counter(
             "livedocs_http_requests",
             "HTTP requests, by method and status",
             ["method", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "livedocs_http_request_seconds",
+            "Time of an HTTP request until its answer begins, by route",
+            ["method", "route"],
             registry=registry,
         )
 

@@ -10,8 +10,8 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from livedocs.access import tokens
 from livedocs.access.introspection import token_id
@@ -22,10 +22,14 @@ ISSUER = "https://id.example/realm"
 KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER = ec.generate_private_key(ec.SECP256R1())
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+P384_KEY = ec.generate_private_key(ec.SECP384R1())
+ED_KEY = ed25519.Ed25519PrivateKey.generate()
+EVERY_ALGORITHM = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA"
 
 
 def public(key, key_id, **members):
-    kind = RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else ECAlgorithm
+    kinds = {rsa.RSAPrivateKey: RSAAlgorithm, ed25519.Ed25519PrivateKey: OKPAlgorithm}
+    kind = next((kind for of, kind in kinds.items() if isinstance(key, of)), ECAlgorithm)
     return {**json.loads(kind.to_jwk(key.public_key())), "kid": key_id, "use": "sig", **members}
 
 
@@ -184,6 +188,84 @@ async def test_line_21_the_public_key_is_no_hmac_secret_even_under_an_asymmetric
         signature = hmac.sign(unsigned.encode(), bytes_of)
         token = f"{unsigned}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
         assert await refusal(understands, token) == reason
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithms"),
+    [
+        (RSA_KEY, {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
+        (KEY, {"ES256"}),
+        (P384_KEY, {"ES384"}),
+        (ED_KEY, {"EdDSA"}),
+    ],
+    ids=["RSA", "P-256", "P-384", "Ed25519"],
+)
+async def test_line_21_a_key_that_states_no_algorithm_checks_those_of_its_type_and_no_others(
+    start, claims, keys, key, algorithms
+):
+    # RFC 7517, 4.4: `alg` is optional.
+    keys.respond(json={"keys": [public(key, "k1")]})
+    understands = start(oauth_algorithms=EVERY_ALGORITHM)
+    for algorithm in EVERY_ALGORITHM.split():
+        if algorithm in algorithms:
+            assert (await understands.principal(sign(claims(), key, algorithm))).subject == "user:alice"
+        else:
+            token = forge({"alg": algorithm, "kid": "k1", "typ": "at+jwt"}, claims(), b"x" * 64)
+            assert await refusal(understands, token) == "algorithm"
+
+
+async def test_line_21_what_a_key_could_check_is_still_for_the_list_and_its_own_word_to_allow(start, claims, keys):
+    keys.respond(json={"keys": [public(RSA_KEY, "k1", key_ops=["verify"])]})
+    understands = start()
+    assert await understands.principal(sign(claims(), RSA_KEY, "PS256"))
+    assert await refusal(understands, sign(claims(), RSA_KEY, "PS384")) == "algorithm"
+    keys.respond(json={"keys": [public(RSA_KEY, "k1", alg="PS256")]})
+    strict = start(oauth_algorithms=EVERY_ALGORITHM)
+    assert await strict.principal(sign(claims(), RSA_KEY, "PS256"))
+    assert await refusal(strict, sign(claims(), RSA_KEY, "RS256")) == "algorithm"
+
+
+async def test_keys_of_two_types_may_share_an_id(start, claims, keys):
+    keys.respond(json={"keys": [public(RSA_KEY, "k1"), public(KEY, "k1")]})
+    understands = start()
+    assert await understands.principal(sign(claims(), RSA_KEY, "RS256"))
+    assert await understands.principal(sign(claims(), KEY, "ES256"))
+
+
+def symmetric():
+    return {"kty": "oct", "kid": "k1", "k": base64.urlsafe_b64encode(b"x" * 32).decode().rstrip("=")}
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        symmetric(),
+        public(KEY, "k1", use="enc"),
+        public(KEY, "k1", key_ops=["sign"]),
+        public(KEY, "k1", key_ops="verify"),
+        public(KEY, "k1", alg="HS256"),
+        public(KEY, "k1", alg="RS256"),
+        public(KEY, "k1", alg=5),
+        public(KEY, "k1", crv="P-384"),
+        public(KEY, "k1", crv=["P-256"]),
+        public(KEY, "k1", kty="RSA"),
+        public(KEY, "k1", x="AA"),
+        json.loads(ECAlgorithm.to_jwk(KEY)) | {"kid": "k1"},
+        {},
+        "k1",
+        None,
+    ],
+    ids=[
+        *("symmetric", "encryption", "signing", "no operations", "HMAC", "another type's", "no name"),
+        *("another curve", "no curve", "another type", "no point", "private", "empty", "text", "nothing"),
+    ],
+)
+async def test_line_21_what_is_no_public_key_for_signatures_checks_none(start, claims, keys, jwk):
+    keys.respond(json={"keys": [jwk, public(OTHER, "k2")]})
+    understands = start(oauth_algorithms=EVERY_ALGORITHM)
+    assert await refusal(understands, sign(claims())) == "key"
+    # And it is in nobody's way.
+    assert await understands.principal(sign(claims(), OTHER, kid="k2"))
 
 
 async def test_line_21_a_signature_of_another_key_or_over_another_text_is_refused(start, claims, keys):

@@ -48,6 +48,7 @@ class Demo:
 
     port: int
     oauth_port: int
+    mongo_port: int
 
     @property
     def url(self) -> str:
@@ -109,7 +110,7 @@ def demo(
 
     try:
         wait_until(ready, STARTED, "the demo")
-        yield Demo(port, oauth_port)
+        yield Demo(port, oauth_port, mongo_port)
     finally:
         process.terminate()
         process.wait(60)

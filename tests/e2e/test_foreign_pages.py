@@ -6,6 +6,7 @@ checks of the server stands between that page and the session. It is what a sibl
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from dataclasses import dataclass
@@ -162,3 +163,70 @@ async def test_a_foreign_page_changes_nothing_and_reads_nothing_in_the_browsers_
     listed = await alice.page.evaluate("fetch('/v1/me/documents').then((answer) => answer.text())")
     assert uuid in listed
     assert await metric(server, 'livedocs_http_requests_total{method="POST",status="201"}') == 1 + (not same_site)
+
+
+CALL = """async ([url, options]) => {
+  try {
+    const answer = await fetch(url, options);
+    return { status: answer.status, etag: answer.headers.get('ETag'), text: await answer.text() };
+  } catch (error) {
+    return { status: 'blocked' };
+  }
+}"""
+
+
+@pytest.fixture(scope="module")
+def hospitable(start_server, elsewhere):
+    """A server that lets in the pages of the other one, by both of its names."""
+    return start_server(allowed_origins=f"http://localhost:{elsewhere} http://127.0.0.1:{elsewhere}")
+
+
+async def test_a_configured_page_of_the_same_site_works_with_the_cookie_and_its_proofs(
+    people, place, hospitable, elsewhere
+):
+    # Cookies are of a host, whatever the port: the login at one server is one at the other.
+    alice = await people("alice", at=place[1])
+    alice.hosts.add(f"localhost:{hospitable.port}")
+    await visit(alice, f"http://localhost:{elsewhere}")
+
+    async def call(path, **options):
+        return await alice.page.evaluate(CALL, [hospitable.url + path, {"credentials": "include", **options}])
+
+    assert '"user:alice"' in (await call("/v1/me"))["text"]
+    proof = {"X-Requested-With": "sibling", "Content-Type": "application/json"}
+    made = await call("/v1/docs/notes", method="POST", headers=proof, body='{"title": "Theirs"}')
+    assert made["status"] == 201
+    assert made["etag"]
+    path = f"/v1/docs/notes/{json.loads(made['text'])['uuid']}"
+    changed = await call(path, method="PATCH", headers={**proof, "If-Match": made["etag"]}, body='{"n": 1}')
+    assert changed["status"] == 200
+    stale = await call(path, method="DELETE", headers={**proof, "If-Match": made["etag"]})
+    assert (stale["status"], json.loads(stale["text"])["code"]) == (412, "precondition_failed")
+    # The origin alone is not enough, and the page can read why.
+    refused = await call("/v1/docs/notes", method="POST", body="{}")
+    assert (refused["status"], json.loads(refused["text"])["code"]) == (403, "csrf")
+    assert await alice.page.evaluate(OPEN_SOCKET, hospitable.ws_url) == "open"
+    # The other server has not been told of that page.
+    elsewhere_still = await alice.page.evaluate(CALL, [place[0].url + "/v1/me", {"credentials": "include"}])
+    assert elsewhere_still["status"] == "blocked"
+
+
+async def test_a_configured_page_of_another_site_gets_no_cookie_along_and_works_with_a_token(
+    people, place, hospitable, elsewhere
+):
+    alice = await people("alice", at=place[1])
+    alice.hosts.add(f"localhost:{hospitable.port}")
+    await visit(alice, f"http://127.0.0.1:{elsewhere}")
+
+    async def call(path, **options):
+        return await alice.page.evaluate(CALL, [hospitable.url + path, options])
+
+    refused = await call("/v1/me", credentials="include")
+    assert (refused["status"], json.loads(refused["text"])["code"]) == (401, "unauthenticated")
+    # Nor a socket: its handshake brings no cookie either.
+    assert await alice.page.evaluate(OPEN_SOCKET, hospitable.ws_url) == "refused"
+    bearer = {"Authorization": f"Bearer {hospitable.token('alice')}", "Content-Type": "application/json"}
+    made = await call("/v1/docs/notes", method="POST", headers=bearer, body='{"title": "Theirs"}')
+    assert made["status"] == 201
+    path = f"/v1/docs/notes/{json.loads(made['text'])['uuid']}"
+    assert (await call(path, method="DELETE", headers={**bearer, "If-Match": made["etag"]}))["status"] == 204

@@ -42,7 +42,7 @@ async def soak(options: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="livedocs-soak-"))
     found: list[dict[str, Any]] = []
     try:
-        async with Deployment(folder, servers=options.servers) as deployment:
+        async with Deployment(folder, servers=options.servers, workers=options.workers) as deployment:
             number = options.round if options.round is not None else 0
             while not found or (time.monotonic() < deadline and options.round is None):
                 found.append(await _round(deployment, options, number))
@@ -89,7 +89,8 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=600, help="seconds; the round under way is finished")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--round", type=int, help="only this round of the seed")
-    parser.add_argument("--servers", type=int, default=2, help="server processes")
+    parser.add_argument("--servers", type=int, default=2, help="servers")
+    parser.add_argument("--workers", type=int, default=1, help="processes of each server")
     parser.add_argument("--people", type=int, default=12, help="clients of each tenant")
     parser.add_argument(
         "--keep", type=int, default=10, help="keep the picture of every so many rounds without fault"

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from pymongo.errors import WriteError
 
 from livedocs.store.tenants import TenantDirectory, Tenants
 
@@ -105,6 +106,35 @@ async def test_a_registered_collection_says_how_much_of_it_is_not_streamed(root,
     assert (await root.put("/v1/admin/tenants/nobody/collections/a", {"key": "_id"})).code == "not_found"
 
 
+NUMBERED = {"bsonType": "object", "required": ["n"], "properties": {"n": {"bsonType": "int"}}}
+
+
+async def test_a_collections_schema_holds_every_write_whoever_writes(root, start_api, mongo, deployment):
+    slug = f"t-{secrets.token_hex(4)}"
+    database = f"{deployment.control_database}_{slug}"
+    collections = {"memos": {"key": "_id", "json_schema": NUMBERED}, "jobs": {"key": "uuid"}}
+    body = {"slug": slug, "database": database, "collections": collections}
+    try:
+        made = await root.post("/v1/admin/tenants", body)
+        assert (made.status, made.json["collections"]["memos"]) == (201, {"key": "_id"})
+        someone = (await start_api()).someone(tenant=slug)
+        assert (await someone.post("/v1/docs/memos", {"n": "one"})).code == "invalid_document"
+        assert (await someone.post("/v1/docs/memos", {"n": 1})).status == 201
+        with pytest.raises(WriteError):
+            await mongo[database]["memos"].insert_one({"n": "one"})
+        # For a collection that is there, and kept when it is registered again without one.
+        path = f"/v1/admin/tenants/{slug}/collections/jobs"
+        assert (await someone.post("/v1/docs/jobs", {"n": "one"})).status == 201
+        for body in ({"key": "uuid", "json_schema": NUMBERED}, {"key": "uuid"}):
+            assert (await root.put(path, body)).status == 200
+            assert (await someone.post("/v1/docs/jobs", {"n": "one"})).code == "invalid_document"
+        for wrong in ({"type": 1}, "text", []):
+            answer = await root.put(path, {"key": "uuid", "json_schema": wrong})
+            assert (answer.status, answer.code) == (400, "bad_request")
+    finally:
+        await mongo.drop_database(database)
+
+
 async def test_a_limit_of_a_tenant_tightens_the_servers(start_api, root, tenant):
     answer = await root.put(path(tenant, "/limits"), {"max_document_bytes": 200})
     assert answer.json["limits"] == {"max_document_bytes": 200}
@@ -185,6 +215,7 @@ async def test_a_code_is_worth_nothing_after_a_resume_or_its_time(root, tenant, 
         ("POST", "/v1/admin/tenants/globex:suspend", "livedocs:platform"),
         ("POST", "/v1/admin/tenants/globex:resume", "livedocs:platform"),
         ("GET", "/v1/admin/sessions", "livedocs:admin"),
+        ("DELETE", "/v1/admin/sessions?subject=user:bob", "livedocs:admin"),
         ("DELETE", "/v1/admin/sessions/x", "livedocs:admin"),
         ("GET", "/v1/admin/audit", "livedocs:admin"),
     ],

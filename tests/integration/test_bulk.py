@@ -391,3 +391,19 @@ async def test_a_bulk_request_sent_again_with_its_key_writes_the_same_documents(
     assert {result["uuid"] for result in first}.isdisjoint(result["uuid"] for result in other)
     assert [result["status"] for result in again] == [200] * 3
     assert len({result["uuid"] for result in first}) == 3
+
+
+async def test_a_bulk_key_stands_for_one_request_of_one_caller(alice, mongo, deployment):
+    key, mark = str(uuid4()), str(uuid4())
+    body = {"items": [{"document": {"mark": mark}}]}
+    # One that was refused as a whole has not used it up.
+    assert (await alice.post("/v1/docs/notes:bulk", {"items": []}, Idempotency_Key=key)).code == "bad_request"
+    sent = [alice.post("/v1/docs/notes:bulk", body, Idempotency_Key=key) for _ in range(4)]
+    assert {answer.status for answer in await asyncio.gather(*sent)} == {200}
+    for path, other in (("notes", {"items": [{"document": {"mark": mark, "n": 2}}]}), ("test", body)):
+        refused = await alice.post(f"/v1/docs/{path}:bulk", other, Idempotency_Key=key)
+        assert (refused.status, refused.code) == (422, "idempotency_key_reused")
+    single = await alice.post("/v1/docs/notes", {"mark": mark}, Idempotency_Key=key)
+    assert single.code == "idempotency_key_reused"
+    found = await mongo[deployment.databases["acme"]]["notes"].find({"mark": mark}).to_list()
+    assert [set(document) for document in found] == [{"_id", "mark"}]

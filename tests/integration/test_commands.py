@@ -56,6 +56,7 @@ def test_help_is_there_for_every_command():
     commands = [line.split()[0] for line in call("--help").stdout.partition("Commands:\n")[2].splitlines()]
     assert commands == [
         "audit",
+        "completion",
         "demo",
         "doctor",
         "grant",
@@ -84,8 +85,14 @@ def test_a_tenant_is_created_listed_extended_suspended_and_resumed(livedocs, dep
         assert livedocs("tenant", "limits", "initech", "max_document_bytes=5000").returncode == 0
         assert livedocs("tenant", "limits", "initech", "colour=5000").returncode == 1
         assert livedocs("tenant", "limits", "initech", "5000").returncode == 2
+        confined = livedocs("tenant", "confine", "initech", "initech.crm", "reports", "memos")
+        assert confined.stdout == "initech.crm of initech is confined to memos reports\n"
+        assert livedocs("tenant", "confine", "initech", "initech.old").stdout.endswith("is confined to nothing\n")
+        assert livedocs("tenant", "release", "initech", "initech.old").returncode == 0
+        assert livedocs("tenant", "confine", "initech", "initech.crm", "unknown").returncode == 1
         listed = [json.loads(line) for line in livedocs("tenant", "list", "--json").stdout.splitlines()]
         (shown,) = [found for found in listed if found["slug"] == "initech"]
+        assert shown["services"] == {"initech.crm": ["memos", "reports"]}
         assert shown["limits"] == {"max_document_bytes": 5000}
         assert shown["collections"] == {"memos": "_id", "reports": "uuid"}
         again = livedocs("tenant", "create", "initech", "--database", f"{database}_2")
@@ -99,13 +106,13 @@ def test_a_tenant_is_created_listed_extended_suspended_and_resumed(livedocs, dep
 
 def test_a_grant_is_put_listed_and_removed(livedocs):
     room = str(uuid.uuid4())
-    assert livedocs("grant", "put", "acme", room, "user:bob", "reader", "--for", "60").returncode == 0
-    assert livedocs("grant", "put", "acme", room.upper(), "group:staff", "owner").returncode == 0
+    assert livedocs("grant", "set", "acme", room, "user:bob", "reader", "--for", "60").returncode == 0
+    assert livedocs("grant", "set", "acme", room.upper(), "group:staff", "owner").returncode == 0
     listed = [line.split()[:2] for line in livedocs("grant", "list", "acme", room).stdout.splitlines()]
     assert listed == [["group:staff", "owner"], ["user:bob", "reader"]]
     assert livedocs("grant", "list", "globex", room).stdout == ""
-    assert livedocs("grant", "remove", "acme", room, "user:bob").returncode == 0
-    assert livedocs("grant", "remove", "acme", room, "user:bob").returncode == 1
+    assert livedocs("grant", "revoke", "acme", room, "user:bob").returncode == 0
+    assert livedocs("grant", "revoke", "acme", room, "user:bob").returncode == 1
 
 
 def test_a_deletion_says_what_would_be_gone_and_asks(livedocs, deployment):
@@ -141,12 +148,12 @@ def test_a_deletion_says_what_would_be_gone_and_asks(livedocs, deployment):
 
 def test_the_audit_is_searched_and_listed_for_people_and_for_programs(livedocs):
     room = str(uuid.uuid4())
-    livedocs("grant", "put", "acme", room, "user:bob", "reader")
-    assert livedocs("grant", "remove", "acme", room, "user:bob", "--dry-run").returncode == 0
+    livedocs("grant", "set", "acme", room, "user:bob", "reader")
+    assert livedocs("grant", "revoke", "acme", room, "user:bob", "--dry-run").returncode == 0
     (grant,) = [json.loads(line) for line in livedocs("grant", "list", "acme", room, "--json").stdout.splitlines()]
     assert (grant["subject"], grant["role"], grant["in_force"]) == ("user:bob", "reader", True)
-    livedocs("grant", "remove", "acme", room, "user:bob")
-    assert livedocs("grant", "remove", "acme", room, "user:bob", "--dry-run").returncode == 1
+    livedocs("grant", "revoke", "acme", room, "user:bob")
+    assert livedocs("grant", "revoke", "acme", room, "user:bob", "--dry-run").returncode == 1
     lines = livedocs("audit", "acme", "--uuid", room).stdout.splitlines()
     assert [line.split()[1:5] for line in lines] == [
         ["client:livedocs-cli", "grant.remove", room, "user:bob"],
@@ -184,7 +191,7 @@ def test_a_deployment_that_does_not_answer_is_another_status_than_a_refusal(depl
     ],
 )
 def test_a_malformed_grant_is_refused_before_anything_is_asked(arguments, complaint):
-    done = call("grant", "put", *arguments)
+    done = call("grant", "set", *arguments)
     assert done.returncode == 2
     assert complaint in done.stderr
 

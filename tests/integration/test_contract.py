@@ -90,7 +90,9 @@ def labels():
         f"GET {documents}:import",
         f"POST {documents}:import",
         "POST /v1/grants:bulk",
+        "GET /v1/grants",
         f"GET {grants}",
+        f"POST {grants}:transfer",
         f"GET {grants}/explain",
         f"PUT {grants}/{{subject}}",
         f"DELETE {grants}/{{subject}}",
@@ -102,9 +104,12 @@ def labels():
         f"DELETE {tenants}",
         f"PUT {tenants}/collections/{{collection}}",
         f"PUT {tenants}/limits",
+        f"PUT {tenants}/services/{{client_id}}",
+        f"DELETE {tenants}/services/{{client_id}}",
         f"POST {tenants}:suspend",
         f"POST {tenants}:resume",
         "GET /v1/admin/sessions",
+        "DELETE /v1/admin/sessions",
         "DELETE /v1/admin/sessions/{sid}",
         "GET /v1/admin/audit",
     ]
@@ -120,6 +125,11 @@ def test_whatever_is_sent_the_answer_is_as_described(server, operations, clean, 
     operation = operations[label]
     blueprint = "admin_tenants" if "/admin/tenants" in label else "admin" if "/admin/" in label else "documents"
     token = server.token(CALLERS.get(blueprint, "alice"))
+    if label.endswith(":transfer"):
+        # What is given away is of no more use to the others.
+        mine = httpx.post(
+            f"{server.url}/v1/docs/notes", json={}, headers={"Authorization": f"Bearer {token}"}, trust_env=False
+        ).json()["uuid"]
     answered = []
 
     @given(case=operation.as_strategy())
@@ -187,6 +197,47 @@ def test_every_operation_says_which_codes_it_refuses_with(description):
                 assert {"400", "401", "403", "503"} <= operation["responses"].keys()
                 text = json.dumps(operation["responses"])
                 assert all(f"`{kind.code}`" in text for kind in CALLER)
+
+
+@pytest.mark.parametrize("path", ["/auth/session", "/healthz", "/readyz"])
+@pytest.mark.parametrize("user", [None, "alice"])
+def test_what_asks_nobody_who_they_are_answers_as_described(server, description, path, user):
+    headers = {"Authorization": f"Bearer {server.token(user)}"} if user else {}
+    answer = httpx.get(f"{server.url}{path}", headers=headers, trust_env=False)
+    told = description["paths"][path]["get"]["responses"][str(answer.status_code)]
+    resolved(description, told["content"]["application/json"]["schema"]).validate(answer.json())
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("get", "/auth/callback"), ("post", "/auth/refresh"), ("post", "/auth/logout")]
+)
+def test_a_login_refuses_as_described(server, description, method, path):
+    answer = httpx.request(method, f"{server.url}{path}", trust_env=False)
+    told = description["paths"][path][method]["responses"][str(answer.status_code)]
+    assert f"`{answer.json()['code']}`" in told["description"]
+
+
+def test_a_login_begins_as_described(server, description):
+    answer = httpx.get(f"{server.url}/auth/login?return_to=/", trust_env=False)
+    assert str(answer.status_code) in description["paths"]["/auth/login"]["get"]["responses"]
+    assert answer.headers["Location"]
+
+
+def test_every_operation_is_told_in_full(description):
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method} {path}"
+            assert operation["summary"], where
+            assert operation["tags"], where
+            assert "security" in operation, where
+            assert [one["name"] for one in operation["parameters"] if not one.get("description")] == [], where
+            bodies = {**operation["responses"], "request": operation.get("requestBody", {})}
+            for of, body in bodies.items():
+                if of == "request" or of.startswith("2"):
+                    for content in body.get("content", {}).values():
+                        assert "example" in content, f"{where}: {of}"
+            named = [status for status in operation["responses"] if status != "default"]
+            assert named, where
 
 
 @pytest.mark.parametrize(

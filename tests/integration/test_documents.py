@@ -528,7 +528,7 @@ async def test_a_key_stands_for_one_request_of_one_caller(api, alice, bob):
     first = await alice.post("/v1/docs/notes", {"a": 1}, Idempotency_Key=key)
     for path, body in (("notes", {"a": 2}), ("test", {"a": 1}), ("notes", {"a": 1, "uuid": str(uuid4())})):
         other = await alice.post(f"/v1/docs/{path}", body, Idempotency_Key=key)
-        assert (other.status, other.code) == (409, "conflict")
+        assert (other.status, other.code) == (422, "idempotency_key_reused")
     for who in (bob, api.someone("user:alice", tenant="globex")):
         answer = await who.post("/v1/docs/notes", {"a": 1}, Idempotency_Key=key)
         assert answer.status == 201

@@ -7,6 +7,8 @@ from uuid import uuid4
 import pytest
 from jsonschema import Draft202012Validator
 
+from livedocs import exchange
+from livedocs.exchange import Exchange
 from livedocs.store.connection import connect
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
@@ -54,6 +56,8 @@ async def test_every_route_but_the_public_ones_asks_for_a_credential(api):
         "/openapi.json",
         "/docs",
         "/docs.css",
+        "/docs/socket",
+        "/asyncapi.json",
     }
 
 
@@ -190,6 +194,18 @@ async def test_a_body_past_the_limit_is_refused(start_api):
     assert (answer.status, answer.code) == (413, "payload_too_large")
 
 
+async def test_a_body_that_trickles_in_is_given_up_on(api, alice):
+    assert 0 < api.app.config["BODY_TIMEOUT"] <= 60
+    api.app.config["BODY_TIMEOUT"] = 0.1
+    headers = {**alice.headers, "Content-Type": "application/json"}
+    connection = api.app.test_client().request("/v1/docs/notes", method="POST", headers=headers)
+    async with asyncio.timeout(10), connection:
+        await connection.send(b'{"a": ')
+        # The rest does not come.
+    assert connection.status_code == 408
+    assert connection.headers["Content-Type"] == "application/problem+json"
+
+
 async def test_an_error_of_ours_says_nothing_about_itself(start_api, caplog):
     class Broken(Documents):
         async def read(self, place, subjects):
@@ -197,9 +213,12 @@ async def test_an_error_of_ours_says_nothing_about_itself(start_api, caplog):
             raise RuntimeError(msg)
 
     alice = (await start_api(services={"documents": Broken.__new__(Broken)})).someone()
+    exchange.begin(Exchange("the-request-1234"))
     answer = await alice.get(f"/v1/docs/notes/{uuid4()}")
     assert (answer.status, answer.code) == (500, "internal")
     assert b"hunter2" not in answer.body
+    # Only where to find it.
+    assert answer.json["request_id"] == "the-request-1234"
 
 
 async def test_without_mongodb_the_answer_is_503_and_says_when_to_come_back(
@@ -307,16 +326,19 @@ async def test_the_description_is_valid_and_names_every_route(api):
         "/v1/docs/{collection}:import": {"get", "post"},
         "/v1/docs/{collection}/{uuid}": {"get", "put", "patch", "delete"},
         "/v1/grants:bulk": {"post"},
+        "/v1/grants": {"get"},
         "/v1/grants/{uuid}": {"get"},
+        "/v1/grants/{uuid}:transfer": {"post"},
         "/v1/grants/{uuid}/explain": {"get"},
         "/v1/grants/{uuid}/{subject}": {"put", "delete"},
         "/v1/admin/tenants": {"get", "post"},
         "/v1/admin/tenants/{slug}": {"get", "delete"},
         "/v1/admin/tenants/{slug}/collections/{collection}": {"put"},
         "/v1/admin/tenants/{slug}/limits": {"put"},
+        "/v1/admin/tenants/{slug}/services/{client_id}": {"put", "delete"},
         "/v1/admin/tenants/{slug}:suspend": {"post"},
         "/v1/admin/tenants/{slug}:resume": {"post"},
-        "/v1/admin/sessions": {"get"},
+        "/v1/admin/sessions": {"get", "delete"},
         "/v1/admin/sessions/{sid}": {"delete"},
         "/v1/admin/audit": {"get"},
         "/v1/me": {"get"},

@@ -79,7 +79,15 @@ async def test_what_is_no_import_is_refused(api, service):
     assert (await send(api.anybody(), b"{}")).code == "unauthenticated"
     key = str(uuid4())
     await send(service, b"\n", Idempotency_Key=key)
-    assert (await service.get("/v1/docs/test:import", Idempotency_Key=key)).code == "conflict"
+    assert (await service.get("/v1/docs/test:import", Idempotency_Key=key)).code == "idempotency_key_reused"
+
+
+async def test_a_key_of_another_request_imports_nothing(service, notes):
+    key, mark = str(uuid4()), str(uuid4())
+    await service.post("/v1/docs/notes", {"mark": mark}, Idempotency_Key=key)
+    refused = await send(service, ndjson({"document": {"mark": mark}}), Idempotency_Key=key)
+    assert (refused.status, refused.code) == (422, "idempotency_key_reused")
+    assert await notes.count_documents({"mark": mark}) == 1
 
 
 async def test_a_line_without_an_end_is_not_gathered_for_ever(start_api):
@@ -191,3 +199,30 @@ async def test_a_file_is_imported_from_the_command_line_once_however_often(serve
     done = await asyncio.to_thread(livedocs, server, "notes", str(file), "--key", "k" + mark)
     assert done.returncode == 1
     assert "line 231: invalid_field" in done.stderr
+
+
+async def test_an_import_that_is_killed_goes_on_and_every_line_is_written_once(server, notes, tmp_path):
+    mark, file, count = str(uuid4()), tmp_path / "notes.ndjson", 6000
+    file.write_bytes(ndjson(*({"mark": mark, "n": n, "text": "x" * 500} for n in range(count))))
+    token, key = server.token("acme-service"), "k" + mark
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("LIVEDOCS_")}
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "livedocs", "import", "notes", str(file), "--key", key, "--url", server.url),
+        env={**outside, "LIVEDOCS_TOKEN": token, "NO_PROXY": "*"},
+        stdout=subprocess.DEVNULL,
+    )
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+    async with (
+        httpx.AsyncClient(base_url=server.url, trust_env=False, headers=headers) as client,
+        asyncio.timeout(60),
+    ):
+        while not (done := (await client.get("/v1/docs/notes:import")).json()["lines"]):
+            assert killed.returncode is None
+            await asyncio.sleep(0.01)
+    killed.kill()
+    await killed.wait()
+    assert done < count
+    again = await asyncio.to_thread(livedocs, server, "notes", str(file), "--key", key)
+    assert again.stdout.splitlines()[-1] == f"{count} lines done, 0 refused"
+    numbers = [found["n"] async for found in notes.find({"mark": mark}, {"n": 1})]
+    assert sorted(numbers) == list(range(count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -60,13 +61,14 @@ class Site:
         self.introspector = Introspector(self.settings, self.issuer, Metrics(), now=self.clock)
         self.login = LoginClient(self.settings, self.issuer, now=self.clock)
         self.logged_out = []
+        self.ended_with_the_login = []
         self.app = Quart(__name__)
         self.app.register_blueprint(
             auth.blueprint(
                 self.settings,
                 self.login,
                 Authenticator(self.introspector, self.tenants, secure=self.settings.secure),
-                self.logged_out.append,
+                self._on_logout,
                 now=self.clock,
             )
         )
@@ -75,6 +77,10 @@ class Site:
         async def refused(error):
             answer = problem(error)
             return Response(answer.body, answer.status, answer.headers)
+
+    def _on_logout(self, token, login):
+        self.logged_out.append((token, login))
+        return self.ended_with_the_login
 
     async def aclose(self):
         for part in (self.login, self.introspector, self.issuer):
@@ -189,7 +195,9 @@ async def test_a_login_leaves_the_tokens_in_strict_http_only_cookies_and_returns
     assert access - lifetimes == strict
     assert 0 < int(lifetimes.pop().partition("=")[2]) <= LIFETIME.total_seconds()
     assert refresh == strict
-    assert set(browser.cookies) == {"livedocs_token", "livedocs_refresh"}
+    _, session = browser.set_cookies["livedocs_session"]
+    assert session == refresh
+    assert set(browser.cookies) == {"livedocs_token", "livedocs_refresh", "livedocs_session"}
 
 
 async def test_the_session_says_who_it_is_and_when_to_refresh(browser):
@@ -357,7 +365,9 @@ async def test_a_refresh_rotates_both_cookies_and_answers_like_the_session(brows
     assert response.status_code == 200
     assert (await response.get_json())["subject"] == "user:alice"
     assert browser.cookies.keys() == before.keys()
-    assert all(browser.cookies[name] != before[name] for name in before)
+    changed = {name for name in before if browser.cookies[name] != before[name]}
+    # What the login is known by stays, so that its sockets end with it whichever token they hold.
+    assert changed == {"livedocs_token", "livedocs_refresh"}
     assert (await browser.session())["authenticated"]
 
 
@@ -458,7 +468,9 @@ async def test_a_logout_ends_the_tokens_at_the_provider_and_their_sockets_here(b
     redirect = urlsplit((await response.get_json())["post_logout_redirect"])
     assert f"{redirect.scheme}://{redirect.netloc}{redirect.path}" == f"{site.settings.oauth_issuer}/logout"
     assert parse_qs(redirect.query)["post_logout_redirect_uri"] == [f"{site.origin}/"]
-    assert site.logged_out == [token_id(token)]
+    [(ended, login)] = site.logged_out
+    assert ended == token_id(token)
+    assert login == hashlib.sha256(kept["livedocs_session"].encode()).hexdigest()
     assert not browser.cookies
     assert await browser.session() == {"authenticated": False, "can_refresh": False}
     # Whoever kept a copy has nothing.
@@ -469,9 +481,30 @@ async def test_a_logout_ends_the_tokens_at_the_provider_and_their_sockets_here(b
     assert (await browser.post("/auth/refresh")).status_code == 401
 
 
+async def test_a_logout_takes_the_word_back_for_every_token_that_a_socket_of_the_login_held(browser, site):
+    await browser.log_in()
+    older = browser.cookies["livedocs_token"]
+    assert (await browser.post("/auth/refresh")).status_code == 200
+    assert site.introspector.known(token_id(older)) is not None
+    site.ended_with_the_login = [token_id(older)]
+    assert (await browser.post("/auth/logout")).status_code == 200
+    assert site.introspector.known(token_id(older)) is None
+
+
+async def test_every_login_has_a_name_of_its_own_and_one_from_before_there_were_names_gets_it_later(browser):
+    names = set()
+    for _ in range(2):
+        await browser.log_in()
+        names.add(browser.cookies["livedocs_session"])
+    assert len(names) == 2
+    del browser.cookies["livedocs_session"]
+    assert (await browser.post("/auth/refresh")).status_code == 200
+    assert browser.cookies["livedocs_session"] not in names
+
+
 async def test_a_logout_without_a_session_is_fine(browser, site):
     assert (await browser.post("/auth/logout")).status_code == 200
-    assert not site.logged_out
+    assert site.logged_out == [(None, None)]
 
 
 async def test_a_provider_out_of_reach_does_not_keep_anybody_logged_in_here(start_site, free_ports):
@@ -480,5 +513,5 @@ async def test_a_provider_out_of_reach_does_not_keep_anybody_logged_in_here(star
     browser.cookies = {"livedocs_token": "abc", "livedocs_refresh": "def"}
     response = await browser.post("/auth/logout")
     assert await response.get_json() == {"post_logout_redirect": None}
-    assert site.logged_out == [token_id("abc")]
+    assert site.logged_out == [(token_id("abc"), None)]
     assert not browser.cookies

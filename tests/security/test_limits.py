@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from uuid import uuid4
@@ -90,6 +92,102 @@ async def test_line_27_joins_and_events_past_the_limit_are_refused_with_the_time
         made.writer.write(b"\x81\x8b" + bytes(4) + b'42["Check"]')
     # What it was told may be lost: it has sent more than was read of it.
     await made.rest()
+
+
+@pytest.fixture
+def limit(deployment):
+    """`limit(name=number)` has the command put these limits in place of acme's."""
+
+    def put(**limits):
+        given = [f"{name}={number}" for name, number in limits.items()]
+        command = [sys.executable, "-m", "livedocs", "tenant", "limits", "acme", *given]
+        subprocess.run(command, env=deployment.environ(), check=True, timeout=60)
+
+    yield put
+    put()
+
+
+async def test_line_27_a_tenants_own_rates_count_at_once_and_for_nobody_else(start_server, wire, limit):
+    server = start_server(limit_burst=1)
+    made, others = await wire("alice", "40", at=server), await wire("bob", "40", at=server)
+    tokens = {user: server.token(user) for user in ("alice", "bob", "carol")}
+    uuids = [str(uuid4()) for _ in range(3)]
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+
+        async def ask(user):
+            return await client.get("/v1/me", headers={"Authorization": f"Bearer {tokens[user]}"})
+
+        assert [(await ask("alice")).status_code for _ in range(10)] == [200] * 10
+        await asyncio.to_thread(
+            limit,
+            limit_requests_per_tenant=1,
+            limit_events_per_user=2,
+            limit_joins_per_tenant=1,
+            limit_handshakes_per_user=1,
+        )
+        async with asyncio.timeout(10):
+            while (answer := await ask("alice")).status_code != 429:
+                pass
+        assert answer.json()["limit"] == "requests per tenant"
+        assert int(answer.headers["Retry-After"]) == 1
+        # It is the tenant's, whoever of it asks; of another tenant nobody notices.
+        assert (await ask("bob")).status_code == 429
+        assert [(await ask("carol")).status_code for _ in range(10)] == [200] * 10
+    assert 429 in [(await wire("bob", at=server)).status for _ in range(3)]
+    assert [(await wire("carol", at=server)).status for _ in range(3)] == [101] * 3
+    # A socket that was there before is under the new limits as well.
+    async with asyncio.timeout(10):
+        while (await ack(made, "LeaveRoom", [])).get("code") != "rate_limited":
+            pass
+        codes = set()
+        while codes != {"rate_limited"}:
+            told = await ack(others, "JoinRoom", uuids)
+            codes = {refused["code"] for refused in told.get("refused", {}).values()}
+            # Its events are limited as well, to two a second; it waits as it is told.
+            await asyncio.sleep(told.get("retry_after_ms", 0) / 1000)
+
+
+async def test_line_27_a_tenants_own_number_of_sockets_counts_at_once(start_server, wire, limit):
+    server = start_server(max_sockets_per_tenant=1)
+    await wire("alice", "40", at=server)
+
+    async def connect(user):
+        made = await wire(user, at=server)
+        await made.send("40")
+        answer = await made.text()
+        await made.close()
+        return answer
+
+    assert "too_many_connections" in await connect("bob")
+    # More than the others of this server have, then fewer for one user.
+    await asyncio.to_thread(limit, max_sockets_per_tenant=5)
+    async with asyncio.timeout(10):
+        while "too_many_connections" in await connect("bob"):
+            pass
+    assert (await connect("alice")).startswith("40")
+    await asyncio.to_thread(limit, max_sockets_per_tenant=5, max_sockets_per_user=1)
+    async with asyncio.timeout(10):
+        while "too_many_connections" not in await connect("alice"):
+            pass
+    assert (await connect("bob")).startswith("40")
+
+
+async def test_lines_03_and_27_one_address_does_not_take_every_place_of_those_who_say_later_who_they_are(
+    start_server, wire
+):
+    server = start_server(max_waiting_sockets=5, max_waiting_sockets_per_address=3)
+    token = server.token("alice")
+    waiting = [await wire(at=server) for _ in range(3)]
+    assert [one.status for one in waiting] == [101] * 3
+    assert (await wire(at=server)).status == 503
+    # A program elsewhere finds a place, and so do any number of them one after the other.
+    for _ in range(7):
+        made = await wire(at=server, source="127.0.0.2")
+        assert made.status == 101
+        await made.send("40" + json.dumps({"token": token}))
+        assert (await made.text()).startswith("40")
+    # The token in hand nobody waits.
+    assert (await wire("bob", "40", at=server)).status == 101
 
 
 def attack(port, count, held, statuses):

@@ -6,6 +6,10 @@ import asyncio
 import json
 import logging
 import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 from uuid import uuid4
 
 import httpx
@@ -15,6 +19,7 @@ from pymongo.monitoring import CommandListener
 
 from livedocs import config, errors
 from livedocs.access.credentials import Credential
+from livedocs.demo.people import AUDIENCE
 from livedocs.model import Tenant
 from livedocs.store.documents import Documents, Place
 from livedocs.telemetry import configure_logging, redact
@@ -94,6 +99,79 @@ async def test_line_22_no_part_of_a_request_chooses_another_tenant(server, ask):
     with pymongo.MongoClient(server.deployment.uri, uuidRepresentation="standard") as mongo:
         assert mongo[server.databases["globex"]]["notes"].count_documents({}) == 0
         assert mongo[server.databases["acme"]]["notes"].count_documents({"tenant": "globex"}) == 1
+
+
+class Introspection(BaseHTTPRequestHandler):
+    """An OAuth service whose users may call themselves what they like, as its clients are called too."""
+
+    def do_POST(self):
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        client = {"a-person": "livedocs", "a-program": "acme-service"}.get(form["token"][0])
+        said = {"active": client is not None}
+        if client is not None:
+            said |= {
+                "iss": self.server.issuer,
+                "aud": AUDIENCE,
+                "exp": int(time.time()) + 300,
+                "sub": "acme-service",
+                "client_id": client,
+                "tenant": "acme",
+                "scope": "livedocs:write",
+            }
+        body = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+@pytest.fixture
+def introspection(oauth):
+    """Its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Introspection) as server:
+        server.issuer = oauth.issuer
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+async def test_line_22_a_user_named_like_a_service_is_not_taken_for_it(start_server, introspection, wire):
+    server, uuid = start_server(oauth_introspection_url=introspection), str(uuid4())
+    path = f"/v1/docs/notes/{uuid}"
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+
+        async def call(token, method, path, **options):
+            return await client.request(method, path, headers={"Authorization": f"Bearer {token}"}, **options)
+
+        assert (await call("a-program", "GET", "/v1/me")).json()["subject"] == "client:acme-service"
+        assert (await call("a-person", "GET", "/v1/me")).json()["subject"] == "user:acme-service"
+        # Neither what the service owns, nor what its scope lets a service do, is the user's.
+        assert (await call("a-program", "PUT", path, json={"n": 1})).status_code == 201
+        for method, target, options in (
+            ("GET", path, {}),
+            ("PUT", path, {"json": {"n": 2}}),
+            ("GET", f"/v1/grants/{uuid}", {}),
+            ("PUT", f"/v1/grants/{uuid}/user:acme-service", {"json": {"role": "owner"}}),
+        ):
+            assert (await call("a-person", method, target, **options)).json()["code"] == "forbidden"
+        made = await wire(at=server)
+        await made.send('40{"token":"a-person"}')
+        await made.text()
+        await made.send("420" + json.dumps(["JoinRoom", [uuid]]))
+        assert json.loads((await made.text())[3:])[0]["refused"] == {uuid: {"code": "forbidden"}}
+        # Nor the other way round.
+        grant = {"json": {"role": "reader"}}
+        assert (await call("a-program", "PUT", f"/v1/grants/{uuid}/user:acme-service", **grant)).status_code == 201
+        assert (await call("a-person", "GET", path)).status_code == 200
+        assert (await call("a-program", "DELETE", f"/v1/grants/{uuid}/client:acme-service")).json()[
+            "code"
+        ] == "conflict"
 
 
 class Commands(CommandListener):

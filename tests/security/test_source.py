@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import time
+from importlib.metadata import version
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from livedocs import app
+import pytest
+
+from livedocs import app, front
 from livedocs.changes.event import RoomKey
 from livedocs.live.rooms import Membership, Rooms
+from livedocs.live.transport import check_version
 
 SOURCE = Path(__file__).parents[2] / "src" / "livedocs"
 
@@ -42,9 +46,31 @@ def test_line_08_there_is_one_place_that_writes_events_and_it_writes_to_one_sock
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("outbox.write")
     }
-    # sockets.py writes what comes before there is a client: the handshake, pings, a refused CONNECT.
-    assert writers == {"live/client.py", "live/sockets.py"}
+    # The others write what comes without a client: the handshake and a refused CONNECT; pings.
+    assert writers == {"live/client.py", "live/sockets.py", "live/heartbeat.py"}
     assert RoomKey("acme", UUID(int=1)) != RoomKey("globex", UUID(int=1))
+
+
+@pytest.mark.parametrize("installed", ["0.17.3", "0.19.0", "1.0", "0.180.0", "dev"])
+def test_lines_01_and_02_a_server_whose_insides_may_have_moved_is_not_started(deployment, monkeypatch, installed):
+    # Both holes are closed through private attributes of Hypercorn, of the versions that this was written against.
+    check_version(version("hypercorn"))
+    monkeypatch.setattr(app, "version", {"hypercorn": installed}.__getitem__)
+    with pytest.raises(RuntimeError, match="is installed"):
+        app.run(deployment.settings())
+
+
+def test_lines_01_and_02_private_attributes_of_the_server_library_are_touched_in_one_module_only():
+    inside = {
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        for name in imports(path)
+        if name.startswith(("hypercorn.", "wsproto."))
+    }
+    # front.py has its public parts: the configuration, and what serves.
+    assert inside == {"front.py", "live/transport.py"}
+    public = {name for name in imports(SOURCE / "front.py") if name.startswith("hypercorn.")}
+    assert public == {"hypercorn.asyncio", "hypercorn.config.Config", "hypercorn.typing.ASGIFramework"}
 
 
 def seconds_to_drop_a_socket(others: int) -> float:
@@ -69,7 +95,7 @@ def test_line_10_dropping_a_socket_costs_what_its_own_rooms_cost():
 
 def test_line_15_what_hypercorn_leaves_open_by_default_is_set(deployment):
     settings = deployment.settings()
-    config = app._listener("127.0.0.1:0", settings)
+    config = front.listener("127.0.0.1:0", settings)
     assert config.backlog > 100
     assert config.read_timeout is not None
     assert config.read_timeout < 120

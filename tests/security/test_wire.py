@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
+import time
 import zlib
 from uuid import uuid4
 
 import bson
+import h2.config
+import h2.connection
+import h2.events
+import httpx
 import pymongo
 import pytest
 from bson.binary import Binary
 from hypercorn.asyncio import serve
 
-from livedocs import app
+from livedocs import front
 
 MIB = 2**20
 
@@ -37,6 +44,82 @@ def grant(mongo, deployment):
 
     put.take = take
     return put
+
+
+class Http2:
+    """A WebSocket over HTTP/2 (RFC 8441), without asking first whether the server speaks it (RFC 9113, 3.3)."""
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+        self.protocol = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
+        )
+        self.status, self.received, self.ended = "", bytearray(), False
+
+    async def open(self, port, headers):
+        self.protocol.initiate_connection()
+        await self.flush()
+        request = {
+            ":method": "CONNECT",
+            ":protocol": "websocket",
+            ":scheme": "http",
+            ":path": "/socket.io/?EIO=4&transport=websocket",
+            ":authority": f"localhost:{port}",
+            "sec-websocket-version": "13",
+            "sec-websocket-extensions": "permessage-deflate; client_max_window_bits",
+            **headers,
+        }
+        while not self.protocol.remote_settings.enable_connect_protocol:
+            await self.take()
+        self.protocol.send_headers(1, list(request.items()))
+        await self.flush()
+        while not self.status:
+            await self.take()
+
+    async def flush(self):
+        self.writer.write(self.protocol.data_to_send())
+        await self.writer.drain()
+
+    async def take(self):
+        data = await self.reader.read(65536)
+        self.ended = self.ended or not data
+        for event in self.protocol.receive_data(data):
+            match event:
+                case h2.events.ResponseReceived():
+                    self.status = dict(event.headers)[":status"]
+                case h2.events.DataReceived():
+                    self.received += event.data
+                    self.protocol.acknowledge_received_data(event.flow_controlled_length, 1)
+                case h2.events.StreamEnded() | h2.events.StreamReset() | h2.events.ConnectionTerminated():
+                    self.ended = True
+        await self.flush()
+
+    async def send(self, data):
+        while data and not self.ended:
+            room = min(self.protocol.local_flow_control_window(1), self.protocol.max_outbound_frame_size)
+            if not room:
+                await self.take()
+                continue
+            self.protocol.send_data(1, data[:room])
+            data = data[room:]
+            await self.flush()
+
+
+async def test_line_01_a_message_in_fragments_is_not_buffered_over_http_2_either(server, look):
+    seen = look(server)
+    memory = seen.resident()
+    peer = Http2(*await asyncio.open_connection("127.0.0.1", server.port))
+    async with asyncio.timeout(30):
+        await peer.open(server.port, {"authorization": f"Bearer {server.token('alice')}"})
+        assert peer.status == "200"
+        # Text, and the end of the message is still to come; then more of it, again and again.
+        await peer.send(b"\x01\xfe\xff\xff" + bytes(4) + b"a" * 65535)
+        for _ in range(900):
+            await peer.send(b"\x00\xfe\xff\xff" + bytes(4) + b"a" * 65535)
+        while not peer.ended:
+            await peer.take()
+    assert seen.resident() - memory < 16 * MIB
+    peer.writer.close()
 
 
 async def test_line_02_a_compressed_bomb_is_not_unfolded_by_a_server_that_declined_compression(server, wire, look):
@@ -74,6 +157,71 @@ async def test_lines_05_and_06_a_packet_that_breaks_the_protocol_leaves_no_zombi
     assert seen.resident() - memory < 8 * MIB
 
 
+GOOD_PACKETS = (
+    *("3", "2probe", "40", "41", '40/other,{"token":"x"}', '42["Check",1]', '420["JoinRoom",[]]', "421[]"),
+    *('42["LeaveRoom",["x"]]', '42["Reauth",{"token":"x"}]', '451-["x",{"_placeholder":true,"num":0}]', "46", "6"),
+)
+
+
+def spoiled(draw):
+    """A packet that is nearly one, or nothing like it."""
+    packet = list(draw.choice(GOOD_PACKETS))
+    for _ in range(draw.randrange(4)):
+        place = draw.randrange(len(packet) + 1)
+        packet[place : place + draw.randrange(3)] = draw.choice(
+            [
+                "",
+                "0",
+                "4",
+                "9" * 20,
+                "[",
+                "]" * 50,
+                "{",
+                '"',
+                ",",
+                "-",
+                "/",
+                "\x00",
+                "\ud7ff",
+                "\U0010ffff",
+                "x" * 200,
+            ]
+        )
+    text = "".join(packet).encode()
+    return text if draw.random() < 0.8 else draw.randbytes(draw.randrange(300))
+
+
+async def test_line_06_frames_of_all_kinds_leave_no_trace(start_server, wire, look):
+    server = start_server(limit_handshakes_per_user=0, limit_handshakes_per_tenant=0, connect_timeout=1)
+    seen, draw = look(server), random.Random(6)  # noqa: S311 - the same frames every time
+    bystander = await wire("bob", "40", at=server)
+    memory, before = seen.resident(), await seen.metric("livedocs_transports{")
+    for _ in range(120):
+        made = await wire("alice", draw.choice(["40", "40", None]), at=server)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(draw.randrange(1, 6)):
+                await made.send(
+                    spoiled(draw),
+                    opcode=draw.choice([1] * 12 + [0, 2, 3, 8, 9, 10, 15]),
+                    rsv1=draw.random() < 0.05,
+                    fin=draw.random() < 0.9,
+                )
+            if draw.random() < 0.2:
+                # A frame that says it is longer than it is.
+                made.writer.write(draw.choice([b"\x81\xff", b"\x81\xfe\xff\xff", b"\x89\x80"]) + draw.randbytes(8))
+        made.writer.close()
+
+    async def gone():
+        return await seen.metric("livedocs_transports{") == before
+
+    await seen.until(gone)
+    assert seen.resident() - memory < 16 * MIB
+    await bystander.send('42["Check","still here"]')
+    assert "still here" in await bystander.text()
+    # Whatever it was, it was expected: nothing of ours broke over it.
+    assert "Traceback" not in server.log.read_text()
+
+
 async def test_line_09_an_evicted_socket_has_no_transport_left_on_which_to_connect_again(server, wire, look):
     seen = look(server)
     before = seen.descriptors()
@@ -91,6 +239,31 @@ async def test_line_09_an_evicted_socket_has_no_transport_left_on_which_to_conne
         return seen.descriptors() <= before
 
     await seen.until(freed)
+
+
+async def test_line_09_whoever_is_evicted_loses_the_transport_at_once_without_having_to_say_a_word(
+    server, wire, look
+):
+    # Not with the peer's next packet, nor with the pong it does not send: nobody is asked to co-operate.
+    seen = look(server)
+    token, before = server.token("alice"), await seen.metric("livedocs_transports{")
+    made = await wire()
+    await made.send("40" + json.dumps({"token": token}))
+    assert (await made.text()).startswith("40")
+    headers = {"Cookie": f"livedocs_token={token}", "Origin": server.url, "X-Requested-With": "test"}
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        assert (await client.post("/auth/logout", headers=headers)).status_code == 200
+    begun = time.monotonic()
+    last = await made.rest()
+    assert time.monotonic() - begun < 3
+    # Why, that it need not come back, and the WebSocket's own end (1008); nothing behind it.
+    assert b'"logout"' in last
+    assert last.endswith(b"\x0241\x88\x02\x03\xf0")
+
+    async def gone():
+        return await seen.metric("livedocs_transports{") == before
+
+    await seen.until(gone, 3)
 
 
 async def test_line_11_nothing_of_a_room_is_written_behind_the_word_that_it_is_over(server, wire, mongo, grant):
@@ -139,7 +312,7 @@ async def test_line_12_numbers_that_json_does_not_have_arrive_as_extended_json(s
 
 async def test_line_15_a_connection_that_trickles_its_request_is_ended(deployment, free_ports):
     (port,) = free_ports(1)
-    config = app._listener(f"127.0.0.1:{port}", deployment.settings())
+    config = front.listener(f"127.0.0.1:{port}", deployment.settings())
     assert config.keep_alive_timeout <= 30
     # The same limit, made short: it counts from the connection's start until a request's head is complete.
     config.keep_alive_timeout = 0.5

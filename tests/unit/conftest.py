@@ -3,12 +3,14 @@
 stage      one per test: `.database` commits, `.deliver()` is the change stream, `.reader` is where a join looks;
            a `Pause` in one of the reader's steps stops a join exactly there
 staged     the class of `stage`, for tests that need many of them
+log        `log()` sets logging up as a server does and returns a function that gives the lines
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,8 +20,10 @@ from uuid import UUID
 
 import bson
 import pytest
+import structlog
 from bson.timestamp import Timestamp
 
+from livedocs import config
 from livedocs.access.gate import Gate
 from livedocs.access.principal import Principal
 from livedocs.changes import cursor
@@ -34,9 +38,17 @@ from livedocs.live.joins import Joins
 from livedocs.live.looks import Looks
 from livedocs.live.protocol import Call
 from livedocs.live.rooms import Rooms
-from livedocs.model import Grant, GrantKey, Role, Snapshot, Tenant
-from livedocs.telemetry import Metrics
+from livedocs.model import Grant, GrantKey, Look, Role, Snapshot, Tenant
+from livedocs.telemetry import Metrics, configure_logging
 
+ENVIRONMENT = {
+    "LIVEDOCS_PUBLIC_URL": "http://localhost:8000",
+    "LIVEDOCS_MONGODB_URI": "mongodb://localhost",
+    "LIVEDOCS_OAUTH_ISSUER": "http://localhost:8001",
+    "LIVEDOCS_OAUTH_CLIENT_ID": "livedocs",
+    "LIVEDOCS_OAUTH_CLIENT_SECRET": "s",
+    "LIVEDOCS_OAUTH_AUDIENCE": "livedocs",
+}
 START = datetime(2030, 1, 1, tzinfo=UTC)
 TENANTS = {slug: Tenant(slug, f"{slug}_data", {"notes": "_id", "tasks": "_id"}) for slug in ("acme", "globex")}
 
@@ -218,32 +230,37 @@ class Reader:
         self.after_time: Callable[[], Awaitable[None]] = _at_once
         # How many changes the next snapshots hold; all that are committed when None.
         self.upto: int | None = None
-        self.reads: list[tuple[str, list[UUID], tuple[str, ...], frozenset[UUID]]] = []
+        self.rounds: list[tuple[str, tuple[Look, ...]]] = []
 
-    async def read(
-        self, tenant: Tenant, uuids: Sequence[UUID], subjects: Sequence[str], with_documents: frozenset[UUID]
-    ) -> Snapshot:
-        self.reads.append((tenant.slug, list(uuids), tuple(subjects), with_documents))
+    @property
+    def looks(self) -> list[Look]:
+        """Everything that was looked at, whichever round it was in."""
+        return [look for _, looks in self.rounds for look in looks]
+
+    async def read(self, tenant: Tenant, looks: Sequence[Look]) -> list[Snapshot]:
+        self.rounds.append((tenant.slug, tuple(looks)))
         await self.before_time()
         count = len(self._database.log) if self.upto is None else self.upto
-        snapshot = Snapshot(
-            self._database.at(count),
-            {
-                uuid: [
-                    grant
-                    for subject, grant in self._database.grants(RoomKey(tenant.slug, uuid), count).items()
-                    if subject in subjects
-                ]
-                for uuid in uuids
-            },
-            {
-                uuid: self._database.documents(RoomKey(tenant.slug, uuid), count)
-                for uuid in uuids
-                if uuid in with_documents and self._database.grants(RoomKey(tenant.slug, uuid), count)
-            },
-        )
+        shared: dict[Any, Any] = {}
+        snapshots = [self._seen(tenant, look, count, shared) for look in looks]
         await self.after_time()
-        return snapshot
+        return snapshots
+
+    def _seen(self, tenant: Tenant, look: Look, count: int, shared: dict[Any, Any]) -> Snapshot:
+        grants = {
+            uuid: [
+                grant
+                for subject, grant in self._database.grants(RoomKey(tenant.slug, uuid), count).items()
+                if subject in look.subjects
+            ]
+            for uuid in look.uuids
+        }
+        documents = {
+            uuid: self._database.documents(RoomKey(tenant.slug, uuid), count)
+            for uuid in look.with_documents
+            if grants[uuid]
+        }
+        return Snapshot(self._database.at(count), grants, documents, shared)
 
 
 class Progress:
@@ -291,7 +308,7 @@ class Stage:
         looks = Looks(Gate(self.reader), self.history, self.progress, lag_bound=15)
         self.joins = Joins(looks, self.history, self.fanout, most_rooms=most_rooms, metrics=self.metrics)
         self.fanout.attach(self.joins)
-        self.calls = Calls(self.joins, self.fanout, self._no_tokens)
+        self.calls = Calls(self.joins, self.fanout, self._no_tokens, self.metrics)
         self.delivered = 0
         self._acks: dict[Client, int] = defaultdict(int)
 
@@ -408,6 +425,28 @@ async def stage(in_time):
     stage = Stage()
     yield stage
     await stage.aclose()
+
+
+@pytest.fixture
+def log(capsys):
+    """Logging set up as a server does; gives the lines, and puts everything back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    others = {
+        name: logging.getLogger(name).level for name in ("httpx", "httpcore", "pymongo", "asyncio", "urllib3")
+    }
+
+    def start(**changes):
+        configure_logging(config.load(ENVIRONMENT, **changes))
+        return lambda: [line for line in capsys.readouterr().err.splitlines() if line]
+
+    yield start
+    root.handlers[:], root.level = handlers, level
+    for name, value in others.items():
+        logging.getLogger(name).setLevel(value)
+    for name in ("engineio", "socketio"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

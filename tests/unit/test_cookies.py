@@ -19,6 +19,7 @@ def test_on_https_the_token_cookies_are_strict_and_locked_to_the_host():
         strict | {"Max-Age=60"},
     )
     assert attributes(cookies.refresh.setting("abc", max_age=None)) == ("__Host-livedocs_refresh=abc", strict)
+    assert attributes(cookies.session.setting("abc", max_age=None)) == ("__Host-livedocs_session=abc", strict)
 
 
 def test_the_login_cookie_is_lax_for_the_way_back_from_the_provider():
@@ -33,6 +34,7 @@ def test_on_plain_http_prefix_and_secure_are_left_out():
     for cookie, name in (
         (cookies.access, "livedocs_token"),
         (cookies.refresh, "livedocs_refresh"),
+        (cookies.session, "livedocs_session"),
         (cookies.login, "livedocs_login"),
     ):
         first, rest = attributes(cookie.setting("abc", max_age=1))

@@ -6,9 +6,11 @@ import importlib.util
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from livedocs import config, errors
+from livedocs.cli import main as cli
 from livedocs.demo.oauth import client_secret
 from livedocs.http import app as http_app
 from livedocs.live import client as live_client
@@ -16,7 +18,9 @@ from livedocs.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "ops").glob("*.md")])
+PAGES = sorted(
+    page for place in (".", "docs", "docs/how-to", "examples/*", "ops") for page in ROOT.glob(f"{place}/*.md")
+)
 PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
@@ -40,9 +44,9 @@ def rows(page, after=""):
     return found[2:]
 
 
-@pytest.mark.parametrize("name", ["settings", "errors", "metrics"])
+@pytest.mark.parametrize("name", ["settings", "errors", "metrics", "reasons", "commands"])
 def test_the_tables_are_as_they_would_be_written_now(reference, name):
-    text = (DOCS / f"{name}.md").read_text()
+    text = (DOCS / reference.TABLES[name][0]).read_text()
     assert reference.written(name, text) == text, "run python scripts/reference.py"
 
 
@@ -101,6 +105,14 @@ def test_every_metric_is_listed_as_prometheus_sees_it():
     assert listed == {name + endings[kind] for name, kind in families.items()}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_metric_that_a_page_names_exists(page):
+    families = {family.name for family in Metrics().registry.collect()}
+    known = {f"{name}{ending}" for name in families for ending in ("", "_total", "_bucket", "_sum", "_count")}
+    named = re.findall(r"\blivedocs_\w+_(?:total|seconds|bytes|bucket|sum|count)\b", page.read_text())
+    assert set(named) <= known, set(named) - known
+
+
 def braced(match):
     return f"{{{match[1]}}}"
 
@@ -143,21 +155,50 @@ def test_the_socket_page_says_which_reasons_are_final():
     assert final == live_client.FINAL
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_setting_that_a_page_names_exists(page):
+    options = {option.envvar for command in every_command() for option in command.params}
     known = {config.PREFIX + name.upper() for name in config.Settings.model_fields} | {client_secret.VARIABLE}
     named = set(re.findall(r"LIVEDOCS_[A-Z_]*[A-Z]", page.read_text()))
-    assert named <= known, named - known
+    assert named <= known | options, named - known
 
 
-@pytest.mark.parametrize("name", ["architecture.svg", "threat-model.svg"])
+def every_command(group=cli.main):
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from every_command(command)
+        else:
+            yield command
+
+
+def commands(text):
+    """What stands behind `livedocs` in a page's code."""
+    code = re.findall(r"^```sh[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    code += re.findall(r"`(livedocs [^`\n]+)`", text)
+    joined = "\n".join(code).replace("\\\n", " ")
+    return re.findall(r"(?:^|&& |\$\()livedocs (?!is ready)([^)#|\n]+)", joined, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_a_page_names_exists_with_its_options(page):
+    for line in commands(page.read_text()):
+        command, words = cli.main, line.split()
+        while words and isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(0))
+            assert command is not None, line
+        options = {name for option in command.params for name in option.opts}
+        assert {word for word in words if word.startswith("--")} <= {*options, "--help"}, line
+
+
+@pytest.mark.parametrize("name", ["architecture.svg", "concepts.svg", "threat-model.svg"])
 def test_a_picture_loads_nothing_from_elsewhere(name):
     picture = (DOCS / name).read_text()
     assert "<title" in picture

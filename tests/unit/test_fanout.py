@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from livedocs.changes.event import CollectionGone
@@ -61,6 +63,18 @@ async def test_everyone_gets_the_very_same_bytes(stage, fanout):
     assert len({id(client.outbox.frames[0]) for client in clients}) == 1
 
 
+async def test_a_change_is_written_to_everyone_without_a_task_for_anyone(stage, fanout):
+    # With a task per recipient, a packet was delivered behind the end of a membership.
+    clients = [enter(stage, fanout, stage.room())[0] for _ in range(500)]
+    before = asyncio.all_tasks()
+    fanout.change(stage.database.write(stage.room()))
+    assert asyncio.all_tasks() == before
+    while any(not client.outbox.frames for client in clients):
+        # A large room is written in slices, by the loop itself.
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+
 async def test_nothing_is_encoded_where_nobody_listens(stage, fanout):
     change = stage.database.write(stage.room())
     change = change._replace(raw=b"not BSON")
@@ -75,6 +89,26 @@ async def test_after_a_revoke_nothing_more_arrives(stage, fanout):
     assert client.outbox.messages == [["$revoked", {"uuid": str(room.uuid), "reason": "revoked"}]]
     assert not fanout.rooms.holds(membership)
     assert metric(stage, "evictions_total", reason="revoked") == 1
+
+
+async def test_a_revocation_is_timed_from_its_commit_to_the_last_of_those_it_puts_out(stage, fanout):
+    room = stage.room()
+    for _ in range(3):
+        enter(stage, fanout, room)
+    revoked = stage.database.revoke(room)
+    await stage.clock.advance(0.2)
+    fanout.change(revoked)
+    assert metric(stage, "evictions_total", reason="revoked") == 3
+    assert metric(stage, "revocation_seconds_count") == 1
+    assert metric(stage, "revocation_seconds_sum") == pytest.approx(0.2, abs=0.01)
+
+
+async def test_a_grant_whose_end_puts_nobody_out_is_no_revocation(stage, fanout):
+    room = stage.room()
+    fanout.change(stage.database.revoke(room))
+    enter(stage, fanout, room)
+    fanout.change(stage.database.write(room))
+    assert metric(stage, "revocation_seconds_count") == 0
 
 
 async def test_one_grant_of_two_keeps_the_membership_and_decides_the_role(stage, fanout):

@@ -93,7 +93,7 @@ class Finder:
     def __init__(self):
         self.known, self.failures, self.asked = {}, 0, []
 
-    async def uuids(self, tenant, collection, ids):
+    async def uuids(self, tenant, collection, ids, at):
         self.asked.append(list(ids))
         if self.failures:
             self.failures -= 1
@@ -218,6 +218,18 @@ async def test_after_a_gap_nothing_remembered_is_trusted(fed):
     await fed.give(event(11, "delete", "test", documentKey={"_id": own}))
     assert fed.seen == [token(1), "history_lost"]
     assert fed.metrics.registry.get_sample_value("livedocs_events_unresolved_total") == 1
+
+
+async def test_a_stream_that_stands_still_is_seen_to(fed, monkeypatch):
+    """The figures are read when somebody asks, not when something comes."""
+    figure = fed.metrics.registry.get_sample_value
+    await fed.give(insert(1))
+    assert figure("livedocs_stream_live") == 1
+    assert figure("livedocs_history_events") == 1
+    fed.stream.connected = False
+    monkeypatch.setattr(time, "time", lambda: BEGIN + 61)
+    assert figure("livedocs_stream_lag_seconds") == 60
+    assert figure("livedocs_stream_live") == 0
 
 
 async def test_documents_are_looked_up_again_until_it_works_and_order_is_kept(fed, clock):

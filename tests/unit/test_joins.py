@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from livedocs import extjson
 from livedocs.changes import cursor
 from livedocs.changes.event import CollectionGone
 from livedocs.errors import Unavailable
@@ -119,7 +120,7 @@ async def test_documents_are_read_only_for_a_join_that_needs_them(stage):
     await stage.join(stage.client(), room)
     await stage.join(stage.client(), room, since=stage.history.position)
     await stage.join(stage.client(), room, snapshot=True)
-    assert [read[3] for read in stage.reader.reads] == [frozenset(), frozenset(), {room.uuid}]
+    assert [look.with_documents for look in stage.reader.looks] == [frozenset(), frozenset(), {room.uuid}]
 
 
 async def test_one_call_is_one_round_of_reads_however_many_rooms(stage):
@@ -129,7 +130,66 @@ async def test_one_call_is_one_round_of_reads_however_many_rooms(stage):
     stage.deliver()
     answer = await stage.join(stage.client(), *rooms, rooms[0])
     assert len(answer["joined"]) == MOST_PER_CALL
-    assert len(stage.reader.reads) == 1
+    assert len(stage.reader.rounds) == 1
+
+
+async def test_however_many_sockets_join_together_there_are_two_rounds_of_reads_at_most(stage):
+    rooms = [stage.room(number) for number in range(10)]
+    for room in rooms:
+        stage.database.grant(room, "group:staff")
+    stage.deliver()
+    clients = [stage.client(f"user:{number}", groups=["staff"]) for number in range(200)]
+    stop = stage.stop_reader("before_time")
+    joins = [stage.start_join(clients[0], rooms[0], snapshot=True)]
+    await stop.reached.wait()
+    joins += [stage.start_join(client, rooms[n % 10], snapshot=True) for n, client in enumerate(clients[1:], 1)]
+    stop.go()
+    await asyncio.wait_for(asyncio.gather(*joins), 5)
+    assert all(len(stage.answer(client)["joined"]) == 1 for client in clients)
+    assert [len(looks) for _, looks in stage.reader.rounds] == [1, 166, 33]
+
+
+async def test_of_joins_that_are_looked_at_together_each_is_decided_by_its_own_grants(stage):
+    room = stage.room()
+    stage.database.grant(room, "group:writers", Role.WRITER)
+    stage.database.grant(room, "group:readers")
+    stage.database.write(room, op="insert", n=666)
+    stage.deliver()
+    writer, reader, nobody = (
+        stage.client("user:w", groups=["writers"]),
+        stage.client("user:r", groups=["readers"]),
+        stage.client("user:n"),
+    )
+    joins = [stage.start_join(client, room, snapshot=True) for client in (writer, reader, nobody)]
+    await asyncio.wait_for(asyncio.gather(*joins), 5)
+    assert len(stage.reader.rounds) == 1
+    assert joined(stage.answer(writer), room)["role"] == "writer"
+    assert joined(stage.answer(reader), room)["role"] == "reader"
+    assert joined(stage.answer(reader), room)["snapshot"] == joined(stage.answer(writer), room)["snapshot"]
+    assert code(stage.answer(nobody), room) == "forbidden"
+    assert "666" not in "".join(nobody.outbox.texts)
+    stage.database.revoke(room, "group:readers")
+    stage.deliver()
+    assert [m.member for m in stage.rooms.of_room(room)] == [writer]
+
+
+async def test_a_documents_text_is_made_once_for_those_who_are_looked_at_together(stage):
+    room = stage.room()
+    stage.database.grant(room, "tenant:*")
+    stage.database.write(room, "notes", op="insert", n=1)
+    stage.database.write(room, "tasks", op="insert", n=2)
+    stage.deliver()
+    everything, some = Wish(snapshot=True), Wish(snapshot=True, collections=frozenset({"tasks"}))
+    outcomes = await asyncio.gather(
+        *(
+            stage.joins.join(stage.client(f"user:{number}"), [room.uuid], wish)
+            for number, wish in enumerate([everything, everything, some])
+        )
+    )
+    one, same, other = (outcome.joined[str(room.uuid)]["snapshot"] for outcome in outcomes)
+    assert one is same
+    assert extjson.loads(extjson.dumps(one)).keys() == {"notes", "tasks"}
+    assert extjson.loads(extjson.dumps(other)).keys() == {"tasks"}
 
 
 async def test_a_call_for_too_many_rooms_is_refused_whole_and_reads_nothing(stage):
@@ -138,7 +198,7 @@ async def test_a_call_for_too_many_rooms_is_refused_whole_and_reads_nothing(stag
     answer = await stage.join(alice, *rooms)
     assert {refusal["code"] for refusal in answer["refused"].values()} == {"too_many_rooms"}
     assert len(answer["refused"]) == len(rooms)
-    assert stage.reader.reads == []
+    assert stage.reader.rounds == []
     assert not stage.rooms.of_member(alice)
 
 
@@ -834,14 +894,14 @@ async def test_a_resync_is_tried_until_the_grants_can_be_read(stage, settled):
     stage.fanout.gap("history_lost")
     for _ in range(3):
         await stage.clock.advance(0.2)
-    reads = len(stage.reader.reads)
+    reads = len(stage.reader.rounds)
     assert reads >= 4
     assert alice.outbox.named("$resync") == []
     stage.reader.after_time = works
     await stage.clock.advance(0.2)
     assert len(alice.outbox.named("$resync")) == 1
     await stage.clock.advance(1)
-    assert len(stage.reader.reads) == reads + 1
+    assert len(stage.reader.rounds) == reads + 1
 
 
 async def test_a_resync_that_has_to_be_repeated_at_once_is(stage, settled):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import pytest
@@ -10,8 +12,11 @@ from livedocs import config
 from livedocs.access.limits import Buckets, Limits, Rate, address_key
 from livedocs.access.principal import Principal
 from livedocs.errors import RateLimited, TooManyConnections
+from livedocs.http.admin_shapes import Limits as LimitsShape
 from livedocs.live.census import Census
-from livedocs.telemetry import Metrics
+from livedocs.model import Tenant
+from livedocs.store.tenants import LIMITS
+from livedocs.telemetry import BOUNDS, Metrics
 
 
 def settings(**changes):
@@ -28,6 +33,10 @@ def settings(**changes):
 
 def somebody(subject="user:alice", tenant="acme"):
     return Principal(tenant, subject, "", frozenset(), frozenset(), datetime.now(UTC), "web", "t")
+
+
+def a_tenant(slug="acme", **limits):
+    return Tenant(slug, f"livedocs_{slug}", {}, limits=limits)
 
 
 def test_so_many_at_once_then_so_many_a_second():
@@ -125,18 +134,89 @@ def test_user_tenant_and_address_have_limits_of_their_own():
     assert refused.value.data["limit"] == "requests per address"
     limits.address("requests", "192.0.2.2")
     for subject in ("user:alice", "user:alice", "client:alice"):
-        limits.caller("requests", somebody(subject))
+        limits.caller("requests", somebody(subject), a_tenant())
     with pytest.raises(RateLimited, match="of this user"):
-        limits.caller("requests", somebody())
+        limits.caller("requests", somebody(), a_tenant())
     with pytest.raises(RateLimited, match="of this tenant"):
-        limits.caller("requests", somebody("user:bob"))
+        limits.caller("requests", somebody("user:bob"), a_tenant())
     # A tenant's troubles are its own, and so are those of a kind.
-    limits.caller("requests", somebody(tenant="globex"))
-    limits.caller("joins", somebody())
+    limits.caller("requests", somebody(tenant="globex"), a_tenant("globex"))
+    limits.caller("joins", somebody(), a_tenant())
     for _ in range(10_000):
         limits.address("events", "192.0.2.1")
     count = metrics.registry.get_sample_value
     assert count("livedocs_rate_limited_total", {"kind": "requests", "scope": "tenant"}) == 1
+
+
+def test_a_tenants_own_rates_stand_in_place_of_the_servers_and_count_at_once():
+    now = [0.0]
+    limits = Limits(
+        settings(limit_burst=1, limit_requests_per_user=0, limit_requests_per_tenant=2, limit_joins_per_tenant=2),
+        Metrics(),
+        clock=lambda: now[0],
+    )
+
+    def through(tenant, kind="requests", subject="user:alice"):
+        count = 0
+        while count < 50:
+            try:
+                limits.caller(kind, somebody(subject, tenant.slug), tenant)
+            except RateLimited:
+                break
+            count += 1
+        return count
+
+    assert through(a_tenant(limit_requests_per_tenant=7)) == 7
+    # Less from now on, then more: what was taken before counts as what it was, a share of the bucket.
+    assert through(a_tenant(limit_requests_per_tenant=1)) == 0
+    now[0] += 1
+    assert through(a_tenant(limit_requests_per_tenant=1)) == 1
+    now[0] += 0.5
+    assert through(a_tenant(limit_requests_per_tenant=20)) == 10
+    # Others, and other kinds, have the server's.
+    assert through(a_tenant("globex", limit_joins_per_tenant=5)) == 2
+    assert through(a_tenant("globex", limit_joins_per_tenant=5), "joins") == 5
+    # A limit where the server has none.
+    now[0] += 60
+    assert through(a_tenant(limit_requests_per_user=3, limit_requests_per_tenant=40)) == 3
+    assert through(a_tenant(limit_requests_per_user=3, limit_requests_per_tenant=40), subject="user:bob") == 3
+
+
+def test_workers_share_what_a_tenant_has_of_its_own():
+    one_of_two = settings(workers=2, limit_burst=1)
+    limits, census = Limits(one_of_two, Metrics(), clock=lambda: 0.0), Census(one_of_two)
+    tenant = a_tenant(limit_events_per_tenant=6, max_sockets_per_tenant=3)
+    for _ in range(3):
+        limits.caller("events", somebody(), tenant)
+    with pytest.raises(RateLimited):
+        limits.caller("events", somebody(), tenant)
+    for subject in ("user:alice", "user:bob"):
+        census.connected(somebody(subject), tenant)
+    with pytest.raises(TooManyConnections):
+        census.connected(somebody("user:eve"), tenant)
+
+
+@pytest.mark.parametrize("value", ["7", True, 0, -1, 2.5, None, [7]])
+def test_what_is_no_limit_leaves_the_servers_in_force(value):
+    limits = Limits(settings(limit_burst=1, limit_events_per_tenant=2), Metrics(), clock=lambda: 0.0)
+    for _ in range(2):
+        limits.caller("events", somebody(), a_tenant(limit_events_per_tenant=value))
+    with pytest.raises(RateLimited):
+        limits.caller("events", somebody(), a_tenant(limit_events_per_tenant=value))
+
+
+def test_every_limit_of_a_tenant_is_a_setting_of_the_server_that_is_described():
+    assert config.Settings.model_fields.keys() >= LIMITS
+    assert {field.name for field in fields(LimitsShape)} == LIMITS
+
+
+@contextmanager
+def too_many(limit):
+    """The refusal says which limit it was, as the metrics count it."""
+    with pytest.raises(TooManyConnections) as refused:
+        yield
+    assert refused.value.data == {"limit": limit}
+    assert tuple(limit.split(" per ")) in BOUNDS
 
 
 def test_sockets_are_counted_by_process_address_user_and_tenant():
@@ -150,28 +230,55 @@ def test_sockets_are_counted_by_process_address_user_and_tenant():
         )
     )
     census.check_open("a", vouched=False)
-    census.opened("a", vouched=False)
-    with pytest.raises(TooManyConnections):
+    arrived = [census.opened("a", vouched=False)]
+    with too_many("waiting sockets per server"):
         census.check_open("b", vouched=False)
-    census.opened("a", vouched=True)
-    with pytest.raises(TooManyConnections):
+    arrived.append(census.opened("a", vouched=True))
+    with too_many("sockets per address"):
         census.check_open("a", vouched=True)
-    census.opened("b", vouched=True)
-    census.opened("c", vouched=True)
-    with pytest.raises(TooManyConnections):
+    arrived += [census.opened("b", vouched=True), census.opened("c", vouched=True)]
+    with too_many("sockets per server"):
         census.check_open("d", vouched=True)
-    census.connected(somebody())
+    census.connected(somebody(), a_tenant())
+    with too_many("sockets per user"):
+        census.connected(somebody(), a_tenant())
+    census.connected(somebody("user:bob"), a_tenant())
+    with too_many("sockets per tenant"):
+        census.connected(somebody("user:eve"), a_tenant())
+    census.connected(somebody(tenant="globex"), a_tenant("globex"))
+    # Of its own, whether tighter or wider.
     with pytest.raises(TooManyConnections):
-        census.connected(somebody())
-    census.connected(somebody("user:bob"))
+        census.connected(somebody("user:eve"), a_tenant(max_sockets_per_tenant=2))
     with pytest.raises(TooManyConnections):
-        census.connected(somebody("user:eve"))
-    census.connected(somebody(tenant="globex"))
-    for who in (somebody(), somebody("user:bob"), somebody(tenant="globex")):
+        census.connected(somebody("user:bob"), a_tenant(max_sockets_per_tenant=3))
+    census.connected(somebody("user:bob"), a_tenant(max_sockets_per_tenant=3, max_sockets_per_user=2))
+    for who in (somebody(), somebody("user:bob"), somebody("user:bob"), somebody(tenant="globex")):
         census.disconnected(who)
-    for address, vouched in (("a", False), ("a", True), ("b", True), ("c", True)):
-        census.ended(address, vouched=vouched)
+    for arrival in arrived:
+        census.ended(arrival)
     assert (census.open, census.waiting) == (0, 0)
     assert not census._addresses
+    assert not census._waiting
     assert not census._users
     assert not census._tenants
+
+
+def test_one_address_leaves_places_to_wait_for_those_of_others():
+    census = Census(settings(max_waiting_sockets=10, max_waiting_sockets_per_address=3))
+    waiting = [census.opened("192.0.2.1", vouched=False) for _ in range(3)]
+    with pytest.raises(TooManyConnections):
+        census.check_open("192.0.2.1", vouched=False)
+    # Whoever brought a credential along does not wait.
+    census.check_open("192.0.2.1", vouched=True)
+    census.check_open("192.0.2.2", vouched=False)
+    # A good CONNECT makes room, and so does the end.
+    census.vouched(waiting[0])
+    census.vouched(waiting[0])
+    assert census.waiting == 2
+    waiting.append(census.opened("192.0.2.1", vouched=False))
+    with pytest.raises(TooManyConnections):
+        census.check_open("192.0.2.1", vouched=False)
+    for arrival in waiting:
+        census.ended(arrival)
+    assert (census.open, census.waiting) == (0, 0)
+    assert not census._waiting

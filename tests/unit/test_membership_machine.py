@@ -93,7 +93,6 @@ class Memberships(RuleBasedStateMachine):
             stage.fanout.slow,
             stage.joins,
             stall_timeout=10**6,
-            metrics=stage.metrics,
             clock=asyncio.get_running_loop().time,
         )
         return stage

@@ -84,3 +84,11 @@ def test_allow_is_kept():
 
 def test_a_redirect_is_no_refusal():
     assert of_http_exception(RequestRedirect("/elsewhere")) is None
+
+
+def test_a_content_type_that_is_not_taken_is_told_which_are():
+    answer = problem(errors.UnsupportedMediaType(accepts=["application/json"]))
+    assert answer.headers["Accept"] == "application/json"
+    patch = problem(errors.UnsupportedMediaType(accepts=["application/json", "application/merge-patch+json"]))
+    assert patch.headers["Accept-Patch"] == "application/json, application/merge-patch+json"
+    assert "Accept" not in problem(errors.UnsupportedMediaType()).headers

@@ -13,16 +13,21 @@ from livedocs.model import Tenant
 TENANT = Tenant("acme", "acme_db", {"notes": "_id", "test": "uuid"})
 
 
+AT = Timestamp(1, 1)
+
+
 class Finder:
     """Knows the documents it is given, and remembers what it was asked."""
 
     def __init__(self, known: dict[Any, UUID] | None = None) -> None:
         self.known = known or {}
         self.asked: list[list[Any]] = []
+        self.times: list[Timestamp] = []
 
-    async def uuids(self, tenant: Tenant, collection: str, ids: Any) -> dict[bytes, UUID]:
+    async def uuids(self, tenant: Tenant, collection: str, ids: Any, at: Timestamp) -> dict[bytes, UUID]:
         assert (tenant, collection) == (TENANT, "test")
         self.asked.append(list(ids))
+        self.times.append(at)
         return {identity(one): self.known[one] for one in ids if one in self.known}
 
 
@@ -35,10 +40,11 @@ def event(
     before: UUID | None = None,
     settled: bool | None = None,
     changed: dict[str, Any] | None = None,
+    at: Timestamp = AT,
 ) -> Unresolved:
     change = {
         "_id": {"_data": "82" + "0" * 16},
-        "clusterTime": Timestamp(1, 1),
+        "clusterTime": at,
         "documentKey": {"_id": document_id},
         "fullDocument": {"_id": document_id, "uuid": uuid},
         "updateDescription": {"updatedFields": changed or {}, "removedFields": [], "truncatedArrays": []},
@@ -79,6 +85,15 @@ async def test_the_rest_of_a_batch_is_looked_up_together():
     assert finder.asked == [ids]
     assert resolver.take_dropped() == 2
     assert resolver.take_dropped() == 0
+
+
+async def test_the_look_up_is_as_of_the_first_event_that_needs_it():
+    ids = [ObjectId() for _ in range(3)]
+    finder = Finder({one: uuid4() for one in ids})
+    named = event("insert", ids[2], uuid=uuid4(), at=Timestamp(4, 1))
+    asking = [event("update", one, at=Timestamp(5, number)) for number, one in enumerate(ids)]
+    await Resolver(finder).resolve([named, *asking])
+    assert (finder.asked, finder.times) == ([ids[:2]], [Timestamp(5, 0)])
 
 
 async def test_a_delete_that_nothing_explains_is_dropped_and_counted_never_guessed():

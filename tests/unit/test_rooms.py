@@ -99,6 +99,7 @@ def test_equal_uuids_of_two_tenants_are_two_rooms():
     rooms.add(theirs)
     assert list(rooms.of_room(ROOM)) == [ours]
     assert rooms.get("socket", theirs.room) is theirs
+    assert rooms.tenants == {"acme": 1, "globex": 1}
 
 
 PLACES = st.tuples(st.sampled_from("abc"), st.integers(1, 3))
@@ -124,6 +125,7 @@ def test_both_indexes_always_agree(steps):
         assert by_room == by_member == set(model.values())
         assert all(rooms.get(member, room) is made for (member, room), made in model.items())
         assert len(rooms) == len({room for _, room in model})
+        assert dict(rooms.tenants) == ({"acme": len(rooms)} if model else {})
     assert set(rooms._rooms) == {room for _, room in model}
     assert set(rooms._members) == {member for member, _ in model}
 

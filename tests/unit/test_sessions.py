@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from livedocs.errors import AuthUnavailable, Forbidden, InvalidToken, TenantSuspended, TenantUnknown, Unavailable
 from livedocs.live.sessions import Sessions
@@ -18,10 +19,13 @@ class Tokens:
     def __init__(self):
         self.answer = None
         self.asked = []
+        # The fields that a log line would have had.
+        self.contexts = []
 
     async def token(self, token, *, fresh=False):
         assert fresh
         self.asked.append(token)
+        self.contexts.append(get_contextvars())
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer, None
@@ -36,7 +40,6 @@ class Watched:
             self.regrant,
             interval=INTERVAL,
             grace=GRACE,
-            metrics=stage.metrics,
             now=stage.clock,
         )
 
@@ -46,13 +49,13 @@ class Watched:
         self.regranted.append((client, principal.groups))
         client.principal = principal
 
-    def connect(self, *, lasts=3600.0, groups=(), known_as="t"):
+    def connect(self, *, lasts=3600.0, groups=(), known_as="t", login=None):
         client = self.stage.client()
         principal = self.stage.principal(groups=groups, known_as=known_as)
         client.principal = replace(principal, expires_at=self.stage.clock.now + timedelta(seconds=lasts))
         if self.tokens.answer is None:
             self.tokens.answer = client.principal
-        self.sessions.attach(client, f"secret {known_as}")
+        self.sessions.attach(client, f"secret {known_as}", login)
         return client
 
     async def pass_time(self, seconds, step=1.0):
@@ -83,6 +86,14 @@ async def test_a_token_is_announced_and_ended_on_time(watched):
     await watched.pass_time(1)
     assert client.closed == "expired"
     assert said(client) == ["$expiring", "$goaway"]
+
+
+async def test_a_token_is_not_asked_about_in_the_name_of_the_request_that_brought_it(watched):
+    with bound_contextvars(request_id="of the handshake", socket="the first of many"):
+        watched.connect()
+    await watched.pass_time(2 * INTERVAL)
+    assert watched.tokens.contexts
+    assert not any(watched.tokens.contexts)
 
 
 async def test_a_short_token_is_announced_a_fifth_ahead(watched):
@@ -199,9 +210,19 @@ async def test_groups_that_could_not_be_applied_are_tried_again_even_if_the_end_
 
 async def test_a_logout_closes_that_tokens_sockets_only(watched):
     mine, other = watched.connect(), watched.connect(known_as="other")
-    watched.sessions.close("t", "logout")
-    watched.sessions.close("nobody's", "logout")
+    assert watched.sessions.logged_out("t", None) == ["t"]
+    assert watched.sessions.logged_out("nobody's", "nobody's") == []
+    assert watched.sessions.logged_out(None, None) == []
     assert (mine.closed, other.closed) == ("logout", None)
+
+
+async def test_a_logout_closes_the_sockets_of_every_token_that_the_login_has_had(watched):
+    first, second = watched.connect(known_as="first", login="a"), watched.connect(known_as="second", login="a")
+    elsewhere, program = watched.connect(known_as="other", login="b"), watched.connect(known_as="program")
+    # The newest token holds no socket yet, or is not known any more.
+    assert sorted(watched.sessions.logged_out("third", "a")) == ["first", "second"]
+    assert [one.closed for one in (first, second, elsewhere, program)] == ["logout", "logout", None, None]
+    assert watched.sessions.of("first") is None
 
 
 async def test_a_token_without_sockets_is_forgotten_and_not_asked_about(watched):

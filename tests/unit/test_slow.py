@@ -19,10 +19,7 @@ class Watch:
 
     def __init__(self, stage):
         self.slow, self.resyncs, self.now = set(), Resyncs(), 0.0
-        self.metrics = stage.metrics
-        self.sockets = SlowSockets(
-            self.slow, self.resyncs, stall_timeout=30, metrics=stage.metrics, clock=lambda: self.now
-        )
+        self.sockets = SlowSockets(self.slow, self.resyncs, stall_timeout=30, clock=lambda: self.now)
         self.stage = stage
 
     def fall_behind(self, waiting=1000):

@@ -44,6 +44,7 @@ def test_the_selection_names_collections_and_keeps_what_makes_them_vanish():
     (stage,) = pipeline([Tenant("b", "b_db", {"y": "uuid", "x": "_id"}), Tenant("a", "a_db", {})], "control")
     assert stage["$match"]["$or"] == [
         {"ns.db": "control", "ns.coll": {"$in": ["acl", "tenants"]}},
+        {"ns.db": "control", "ns.coll": "inquiries", "operationType": "insert"},
         {"ns.db": "b_db", "ns.coll": {"$in": ["x", "y"]}},
         {
             "operationType": {"$in": ["drop", "rename", "dropDatabase"]},

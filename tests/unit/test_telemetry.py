@@ -4,39 +4,9 @@ import json
 import logging
 
 import pytest
-import structlog
 
-from livedocs import config
-from livedocs.telemetry import Metrics, configure_logging, get_logger, redact
-
-ENVIRONMENT = {
-    "LIVEDOCS_PUBLIC_URL": "http://localhost:8000",
-    "LIVEDOCS_MONGODB_URI": "mongodb://localhost",
-    "LIVEDOCS_OAUTH_ISSUER": "http://localhost:8001",
-    "LIVEDOCS_OAUTH_CLIENT_ID": "livedocs",
-    "LIVEDOCS_OAUTH_CLIENT_SECRET": "s",
-    "LIVEDOCS_OAUTH_AUDIENCE": "livedocs",
-}
-
-
-@pytest.fixture
-def log(capsys):
-    """Logging set up as a server does; gives the lines, and puts everything back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    others = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "pymongo", "asyncio")}
-
-    def start(**changes):
-        configure_logging(config.load(ENVIRONMENT, **changes))
-        return lambda: [line for line in capsys.readouterr().err.splitlines() if line]
-
-    yield start
-    root.handlers[:], root.level = handlers, level
-    for name, value in others.items():
-        logging.getLogger(name).setLevel(value)
-    for name in ("engineio", "socketio"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    structlog.reset_defaults()
+from livedocs import tracing
+from livedocs.telemetry import DISCONNECTS, Metrics, get_logger, redact
 
 
 @pytest.mark.parametrize(
@@ -122,3 +92,55 @@ def test_every_metric_is_ours_explained_and_the_processes_own():
     metrics.deliveries.inc()
     assert metrics.registry.get_sample_value("livedocs_deliveries_total") == 1
     assert Metrics().registry.get_sample_value("livedocs_deliveries_total") == 0
+
+
+def test_a_line_says_to_which_trace_it_belongs(log):
+    class Tracer:
+        def trace_id(self):
+            return "0af7651916cd43dd8448eb211c80319c"
+
+    lines = log()
+    former = tracing.use(Tracer())
+    get_logger("livedocs.test").info("inside")
+    tracing.use(former)
+    get_logger("livedocs.test").info("outside")
+    inside, outside = map(json.loads, lines())
+    assert inside["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert "trace_id" not in outside
+
+
+@pytest.mark.parametrize("name", ["sockets", "rooms"])
+def test_a_gauge_by_tenant_names_those_with_most_and_adds_up_the_others(name):
+    metrics = Metrics(tenants=2)
+    getattr(metrics, name).follow(lambda: {"a": 1, "b": 5, "c": 3, "d": 2, "other": 9})
+    assert by_tenant(metrics, name) == {"b": 5, "c": 3, "other": 12}
+
+
+def test_a_gauge_by_tenant_follows_what_it_counts():
+    metrics, counts = Metrics(), {}
+    metrics.rooms.follow(lambda: counts)
+    assert by_tenant(metrics, "rooms") == {"other": 0}
+    counts["acme"] = 2
+    assert by_tenant(metrics, "rooms") == {"acme": 2, "other": 0}
+    del counts["acme"]
+    assert by_tenant(metrics, "rooms") == {"other": 0}
+
+
+def test_without_named_tenants_there_is_one_series():
+    metrics = Metrics(tenants=0)
+    metrics.sockets.follow(lambda: {f"tenant-{number}": 1 for number in range(1000)})
+    assert by_tenant(metrics, "sockets") == {"other": 1000}
+
+
+def by_tenant(metrics, name):
+    families = {family.name: family for family in metrics.registry.collect()}
+    return {sample.labels["tenant"]: sample.value for sample in families[f"livedocs_{name}"].samples}
+
+
+def test_what_may_happen_is_at_zero_before_it_has():
+    value = Metrics().registry.get_sample_value
+    assert [value("livedocs_disconnects_total", {"reason": reason}) for reason in DISCONNECTS] == [0] * len(
+        DISCONNECTS
+    )
+    assert value("livedocs_events_total", {"op": "insert"}) == 0
+    assert value("livedocs_limits_hit_total", {"kind": "sockets", "scope": "user"}) == 0

@@ -6,6 +6,7 @@ in a query string. Headers come as ASGI has them: pairs of bytes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -48,6 +49,23 @@ def cookie_name(secure: bool) -> str:  # noqa: FBT001 - the one thing the name d
     subdomain can plant one (RFC 6265bis, 4.1.3.2).
     """
     return "__Host-livedocs_token" if secure else "livedocs_token"
+
+
+def login_cookie_name(secure: bool) -> str:  # noqa: FBT001 - as above
+    """The name of the cookie that stays the same for a browser's login, from refresh to refresh."""
+    return "__Host-livedocs_session" if secure else "livedocs_session"
+
+
+def login_id(headers: Headers, *, secure: bool) -> str | None:
+    """Which login of a browser a request belongs to, as the SHA-256 of its cookie; None when it does not say.
+
+    It opens nothing: it only says which sockets end together.
+
+    Raises:
+        DuplicateCookie: the cookie is there twice.
+    """
+    value = read_cookie(headers, login_cookie_name(secure))
+    return hashlib.sha256(value.encode("latin-1")).hexdigest() if value else None
 
 
 def well_formed(token: str) -> bool:

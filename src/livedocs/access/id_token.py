@@ -30,10 +30,13 @@ async def problem(
         AuthUnavailable: the provider's keys cannot be had.
     """
     try:
-        key_id = jwt.get_unverified_header(token).get("kid")
-        key = await keys.key(key_id)
-        if key is None:
+        header = jwt.get_unverified_header(token)
+        fitting = await keys.key(header.get("kid"))
+        if fitting is None:
             return "unknown key"
+        key = fitting.get(str(header.get("alg")))
+        if key is None:
+            return "algorithm"
         claims = jwt.decode(token, key, algorithms=ALGORITHMS, options=_SIGNATURE_ONLY)
     except PyJWTError as error:
         return f"signature: {type(error).__name__}"

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from livedocs import tracing
 from livedocs.access.breaker import Breaker
 from livedocs.access.claims import Expectations, Refused, is_answer, judge
 from livedocs.access.credentials import well_formed
@@ -178,8 +179,10 @@ class Introspector:
 
     async def _call(self, token: str) -> dict[str, Any] | Unreachable:
         """One call of the service; the breaker learns how it went."""
-        with self._metrics.introspection_seconds.time():
+        with self._metrics.introspection_seconds.time(), tracing.span("introspection", kind="client") as span:
             outcome = await self._exchange(token)
+            if isinstance(outcome, Unreachable):
+                span.fail(outcome.reason)
         if not isinstance(outcome, Unreachable):
             self._breaker.succeeded()
         elif outcome.counts:

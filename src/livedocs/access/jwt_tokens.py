@@ -130,9 +130,13 @@ class SignedTokens:
         header = read_header(token, self._algorithms) if well_formed(token) else Refused("malformed")
         if isinstance(header, Refused):
             return header
-        key = await self._keys.key(header.get("kid"))
-        if key is None:
+        fitting = await self._keys.key(header.get("kid"))
+        if fitting is None:
             return Refused("key")
+        key = fitting.get(header["alg"])
+        if key is None:
+            # The public key as an HMAC secret, an RSA key under the name of a curve, ... (RFC 8725, 3.1).
+            return Refused("algorithm")
         try:
             claims = jwt.decode(token, key, algorithms=[header["alg"]], options=_SIGNATURE_ONLY)
         except InvalidAlgorithmError:

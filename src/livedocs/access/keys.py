@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from jwt import PyJWK, PyJWKSet
+from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from livedocs.access.flights import Flights
@@ -25,6 +27,47 @@ _FRESH = timedelta(minutes=10)
 
 ALGORITHMS = tuple(sorted(ASYMMETRIC))
 
+_RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+# By kty and crv (RFC 7518, 6; RFC 8037, 2). No symmetric key: whoever reads the set could sign with it.
+_FITTING: Mapping[tuple[object, object], frozenset[str]] = {
+    ("RSA", None): _RSA,
+    ("EC", "P-256"): frozenset({"ES256"}),
+    ("EC", "P-384"): frozenset({"ES384"}),
+    ("EC", "P-521"): frozenset({"ES512"}),
+    ("OKP", "Ed25519"): frozenset({"EdDSA"}),
+    ("OKP", "Ed448"): frozenset({"EdDSA"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A key of the set: as each of the algorithms whose signatures it may check, by their names."""
+
+    id: object
+    fitting: Mapping[str, PyJWK]
+
+
+def fitting(jwk: Mapping[str, Any]) -> Mapping[str, PyJWK]:
+    """By algorithm, the key with which a JWK (RFC 7517, 4) checks signatures; empty when it checks none. Pure.
+
+    `alg` is optional: without it a key fits what its type and curve allow, with it that one algorithm. The token's
+    header chooses among these, so it cannot have a key used as one of another kind (RFC 8725, 3.1).
+    """
+    operations = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        return {}
+    kind = (jwk.get("kty"), jwk.get("crv"))
+    if not all(part is None or isinstance(part, str) for part in kind) or "d" in jwk:
+        # A private key that is there for all to read: whoever has read it could have signed.
+        return {}
+    allowed = _FITTING.get(kind, frozenset())
+    stated = jwk.get("alg")
+    names = allowed if stated is None else [name for name in allowed if name == stated]
+    try:
+        return {name: PyJWK(dict(jwk), algorithm=name) for name in names}
+    except PyJWTError:
+        return {}
+
 
 class KeySet:
     """One provider's keys. Old ones are kept while a fetch fails.
@@ -39,14 +82,14 @@ class KeySet:
         self._issuer = issuer
         self._url = url
         self._now = now
-        self._keys: list[PyJWK] = []
+        self._keys: list[_Held] = []
         # The last try, and the last one that succeeded.
         self._tried_at: datetime | None = None
         self._fetched_at: datetime | None = None
         self._fetches: Flights[None] = Flights()
 
-    async def key(self, key_id: str | None) -> PyJWK | None:
-        """The key of that id; without an id the only key there is. None when there is no such key.
+    async def key(self, key_id: str | None) -> Mapping[str, PyJWK] | None:
+        """The key of that id, by the algorithms it fits; without an id the only key there is. None without either.
 
         Raises:
             AuthUnavailable: no key could be fetched so far.
@@ -72,10 +115,12 @@ class KeySet:
         """End the fetch in the air."""
         await self._fetches.aclose()
 
-    def _find(self, key_id: str | None) -> PyJWK | None:
-        if key_id is None:
-            return self._keys[0] if len(self._keys) == 1 else None
-        return next((key for key in self._keys if key.key_id == key_id), None)
+    def _find(self, key_id: str | None) -> Mapping[str, PyJWK] | None:
+        # Keys of different types may share an id (RFC 7517, 4.5).
+        found = self._keys if key_id is None else [key for key in self._keys if key.id == key_id]
+        if not found or (key_id is None and len(found) > 1):
+            return None
+        return {name: fitting for key in reversed(found) for name, fitting in key.fitting.items()}
 
     def _stale(self) -> bool:
         return self._fetched_at is None or self._now() >= self._fetched_at + _FRESH
@@ -95,12 +140,11 @@ class KeySet:
             reason = f"status {answer.status}" if isinstance(answer, Answer) else answer.reason
             _log.warning("keys_failed", reason=reason)
             return
-        try:
-            found = PyJWKSet.from_dict(answer.body)
-        except PyJWTError:
+        listed = answer.body.get("keys")
+        stated = [key for key in listed if isinstance(key, dict)] if isinstance(listed, list) else []
+        usable = [held for key in stated if (held := _Held(key.get("kid"), fitting(key))).fitting]
+        if not usable:
             _log.error("keys_failed", reason="no usable key")
             return
-        self._keys = [
-            key for key in found.keys if key.algorithm_name in ALGORITHMS and key.public_key_use in {None, "sig"}
-        ]
+        self._keys = usable
         self._fetched_at = self._now()

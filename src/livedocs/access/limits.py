@@ -15,6 +15,7 @@ from typing import Literal
 from livedocs.access.principal import Principal
 from livedocs.config import Settings
 from livedocs.errors import RateLimited
+from livedocs.model import Tenant
 from livedocs.telemetry import Metrics
 
 Kind = Literal["handshakes", "joins", "events", "requests"]
@@ -33,36 +34,40 @@ class Rate:
 
 
 class Buckets:
-    """One token bucket per key, all of one rate.
+    """One token bucket per key.
 
-    Kept as the moment at which the bucket would be full again (the generic cell rate algorithm): one number a key.
+    Kept as the moment at which the bucket would be full again (the generic cell rate algorithm): one number a key,
+    which also says what it has to say when the key's rate has changed meanwhile.
 
     Args:
-        rate: of each bucket.
+        rate: of each bucket that has none of its own; None is no limit.
         size: buckets at most.
     """
 
-    def __init__(self, rate: Rate, *, size: int = _BUCKETS) -> None:
-        self._interval = 1 / rate.per_second
-        self._burst = rate.burst
+    def __init__(self, rate: Rate | None, *, size: int = _BUCKETS) -> None:
+        self._rate = rate
         self._size = size
         # Least recently used first; never more than `_size`, and one for the strangers.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def take(self, key: str, now: float, count: int = 1) -> float:
+    def take(self, key: str, now: float, count: int = 1, own: Rate | None = None) -> float:
         """Take so many out of a bucket.
 
         Args:
             key: whose bucket.
             now: monotonic seconds.
             count: how many; more than a full bucket holds counts as a full one.
+            own: the bucket's own rate, in place of that of the others.
 
         Returns:
             0 when they were there; else nothing is taken, and these are the seconds until they will be.
         """
+        rate = own or self._rate
+        if rate is None:
+            return 0.0
         key = self._bucket(key, now)
-        full_at = max(self._full_at.get(key, now), now) + min(count, self._burst) * self._interval
-        wait = full_at - now - self._burst * self._interval
+        full_at = max(self._full_at.get(key, now), now) + min(count, rate.burst) / rate.per_second
+        wait = full_at - now - rate.burst / rate.per_second
         # A rounding error is no reason to send anybody away.
         if wait > 1e-9:
             return wait
@@ -100,7 +105,7 @@ class Limits:
     """Every limit of one process.
 
     Args:
-        settings: `limit_*`; a rate of 0 is no limit.
+        settings: `limit_*`; a rate of 0 is no limit. A tenant may have rates of its own in their place.
         metrics: `rate_limited`.
         clock: monotonic seconds.
     """
@@ -108,15 +113,15 @@ class Limits:
     def __init__(self, settings: Settings, metrics: Metrics, *, clock: Callable[[], float]) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._burst = settings.limit_burst
+        # The settings are this worker's share already; a tenant's own limits are for the whole server.
+        self._workers = settings.workers
         self._buckets: dict[tuple[Kind, Scope], Buckets] = {}
         kinds: tuple[Kind, ...] = ("handshakes", "joins", "events", "requests")
         scopes: tuple[Scope, ...] = ("address", "user", "tenant")
         for kind in kinds:
             for scope in scopes:
-                per_second = getattr(settings, f"limit_{kind}_per_{scope}")
-                if per_second:
-                    rate = Rate(per_second, max(1.0, per_second * settings.limit_burst))
-                    self._buckets[kind, scope] = Buckets(rate)
+                self._buckets[kind, scope] = Buckets(self._rate(getattr(settings, _setting(kind, scope))))
 
     def address(self, kind: Kind, address: str, count: int = 1) -> None:
         """Count what comes from an address; asked before anything is done for it.
@@ -126,18 +131,33 @@ class Limits:
         """
         self._take(kind, "address", address_key(address), count)
 
-    def caller(self, kind: Kind, principal: Principal, count: int = 1) -> None:
+    def caller(self, kind: Kind, principal: Principal, tenant: Tenant, count: int = 1) -> None:
         """Count what a user or service does, and its tenant's together.
+
+        Args:
+            kind: of what.
+            principal: who does it.
+            tenant: the principal's, with the limits it has now.
+            count: how many at once.
 
         Raises:
             RateLimited: too much of it, with the time to wait.
         """
-        self._take(kind, "user", f"{principal.tenant} {principal.subject}", count)
-        self._take(kind, "tenant", principal.tenant, count)
+        self._take(kind, "user", f"{principal.tenant} {principal.subject}", count, tenant)
+        self._take(kind, "tenant", principal.tenant, count, tenant)
 
-    def _take(self, kind: Kind, scope: Scope, key: str, count: int) -> None:
-        buckets = self._buckets.get((kind, scope))
-        wait = buckets.take(key, self._clock(), count) if buckets is not None else 0.0
+    def _rate(self, per_second: float | None) -> Rate | None:
+        return Rate(per_second, max(1.0, per_second * self._burst)) if per_second else None
+
+    def _take(self, kind: Kind, scope: Scope, key: str, count: int, tenant: Tenant | None = None) -> None:
+        whole = tenant.limit(_setting(kind, scope)) if tenant is not None else None
+        own = self._rate(whole / self._workers) if whole is not None else None
+        wait = self._buckets[kind, scope].take(key, self._clock(), count, own)
         if wait:
             self._metrics.rate_limited.labels(kind, scope).inc()
             raise RateLimited(f"Too many {kind} of this {scope}.", retry_after=wait, limit=f"{kind} per {scope}")
+
+
+def _setting(kind: Kind, scope: Scope) -> str:
+    """The name of the limit, as a setting of the server's and among the limits of a tenant."""
+    return f"limit_{kind}_per_{scope}"

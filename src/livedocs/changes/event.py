@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from bson.objectid import ObjectId
 from bson.timestamp import Timestamp
 
 from livedocs.model import CollectionKey, Grant
@@ -88,6 +89,22 @@ class TenantsChange:
 
 
 @dataclass(frozen=True, slots=True)
+class InquiryMade:
+    """A server process asks all others something about their sockets.
+
+    Attributes:
+        id: the inquiry's, for the answers.
+        by: the process that asks; neither this nor the question has been looked at yet.
+    """
+
+    token: str
+    at: Timestamp
+    id: ObjectId
+    by: Any
+    question: Any
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionGone:
     """A collection was dropped or renamed, or a whole database: no event says what became of each document.
 
@@ -101,4 +118,4 @@ class CollectionGone:
 
 
 RoomChange = DocumentChange | GrantChange
-Change = DocumentChange | GrantChange | TenantsChange | CollectionGone
+Change = DocumentChange | GrantChange | TenantsChange | InquiryMade | CollectionGone

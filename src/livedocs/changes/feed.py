@@ -21,20 +21,27 @@ from bson.errors import BSONError
 from bson.timestamp import Timestamp
 from pymongo.errors import PyMongoError
 
+from livedocs import tracing
 from livedocs.changes import cursor
-from livedocs.changes.event import Change, CollectionGone, DocumentChange, GrantChange, RoomChange, TenantsChange
+from livedocs.changes.event import (
+    Change,
+    CollectionGone,
+    DocumentChange,
+    GrantChange,
+    InquiryMade,
+    RoomChange,
+    TenantsChange,
+)
 from livedocs.changes.history import History
 from livedocs.changes.normalise import Registry, Unresolved, read
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Batch, Opened, Stream, reason_of
-from livedocs.telemetry import Metrics, get_logger
+from livedocs.telemetry import EVENTS, Metrics, get_logger
 
 log = get_logger(__name__)
 
 # Seconds of work after which whatever else is waiting gets its turn.
 _SLICE = 0.003
-# Seconds between two updates of the gauges.
-_GAUGES = 0.25
 
 
 class Listener(Protocol):
@@ -55,6 +62,7 @@ class Feed:
 
     Args:
         tenants_changed: reads the registry again; answers whether anything is different.
+        inquired: told what other processes ask; must not raise.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Feed:
         control: str,
         tenants_changed: Callable[[], Awaitable[bool]],
         metrics: Metrics,
+        inquired: Callable[[InquiryMade], None] = lambda _: None,
     ) -> None:
         self._stream = stream
         self._resolver = resolver
@@ -76,13 +85,24 @@ class Feed:
         self._registry = registry
         self._control = control
         self._tenants_changed = tenants_changed
+        self._inquired = inquired
         self._metrics = metrics
+        self._counters = {kind: metrics.events.labels(kind) for kind in EVENTS}
+        self._gauge(metrics)
         self._waiters: list[tuple[str, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._opened = asyncio.Event()
-        self._gauged = 0.0
         # Set when a grant change has passed; whoever waits for it clears it.
         self.granted = asyncio.Event()
+
+    def _gauge(self, metrics: Metrics) -> None:
+        """Have the gauges read when somebody asks: a stream that stands still would not set them any more."""
+        history = self._history
+        metrics.stream_lag.set_function(self.lag)
+        metrics.stream_live.set_function(lambda: self.live)
+        metrics.history_events.set_function(lambda: history.count)
+        metrics.history_bytes.set_function(lambda: history.bytes)
+        metrics.history_seconds.set_function(lambda: history.seconds)
 
     @property
     def position(self) -> str:
@@ -118,6 +138,9 @@ class Feed:
             async for batch in batches:
                 if isinstance(batch, Opened):
                     self._restart(batch)
+                elif batch.events:
+                    with tracing.span("change batch", attributes={"livedocs.events": len(batch.events)}):
+                        await self._take(batch)
                 else:
                     await self._take(batch)
 
@@ -164,7 +187,7 @@ class Feed:
                 item = read(raw, self._registry, self._control)
             except (BSONError, LookupError, TypeError, ValueError, AttributeError):
                 log.exception("a change event could not be read")
-                self._metrics.events.labels("unreadable").inc()
+                self._counters["unreadable"].inc()
                 unreadable = True
                 continue
             if item is not None:
@@ -195,6 +218,8 @@ class Feed:
                 counts["gone"] += 1
                 self._history.break_off(change.token, change.tenant)
                 self._listener.gone(change)
+            elif isinstance(change, InquiryMade):
+                self._inquired(change)
             elif not isinstance(change, TenantsChange):
                 counts[change.op if isinstance(change, DocumentChange) else "grant"] += 1
                 self._history.append(change)
@@ -202,7 +227,7 @@ class Feed:
                 if isinstance(change, GrantChange):
                     self.granted.set()
         for kind, count in counts.items():
-            self._metrics.events.labels(kind).inc(count)
+            self._counters[kind].inc(count)
 
     def _advance(self, position: str) -> None:
         self._history.advance(position)
@@ -210,11 +235,3 @@ class Feed:
             future = heapq.heappop(self._waiters)[2]
             if not future.done():
                 future.set_result(None)
-        now = time.monotonic()
-        if now - self._gauged < _GAUGES:
-            return
-        self._gauged = now
-        self._metrics.stream_lag.set(self.lag())
-        self._metrics.history_events.set(self._history.count)
-        self._metrics.history_bytes.set(self._history.bytes)
-        self._metrics.history_seconds.set(self._history.seconds)

@@ -21,6 +21,7 @@ from livedocs.changes.event import (
     CollectionGone,
     DocumentChange,
     GrantChange,
+    InquiryMade,
     Op,
     RoomKey,
     TenantsChange,
@@ -131,6 +132,9 @@ def read(raw: bytes, registry: Registry, control: str) -> Change | Unresolved | 
 def _control(event: Mapping[str, Any], kind: str, collection: str, token: str, at: Timestamp) -> Change | None:
     if collection == "tenants" or (kind == "dropDatabase"):
         return TenantsChange(token, at) if kind != "dropDatabase" else CollectionGone(token, at, None, None)
+    if collection == "inquiries" and kind == "insert":
+        made = event["fullDocument"]
+        return InquiryMade(token, at, made["_id"], made.get("by"), made.get("question"))
     if collection != "acl":
         return None
     if kind in _GONE:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import bson
 from bson.objectid import ObjectId
+from bson.timestamp import Timestamp
 
 from livedocs.changes.event import Change, DocumentChange
 from livedocs.changes.normalise import CODEC, Unresolved, place
@@ -24,8 +25,10 @@ _DocumentKey = tuple[str, str, bytes]
 class Finder(Protocol):
     """What the resolver asks of the store."""
 
-    async def uuids(self, tenant: Tenant, collection: str, ids: Sequence[Any]) -> Mapping[bytes, UUID]:
-        """The UUIDs of the documents that have one, by `identity(_id)`.
+    async def uuids(
+        self, tenant: Tenant, collection: str, ids: Sequence[Any], at: Timestamp
+    ) -> Mapping[bytes, UUID]:
+        """The UUIDs of the documents that had one at that cluster time, by `identity(_id)`.
 
         Raises:
             PyMongoError: the batch is not resolved; ask again.
@@ -80,20 +83,23 @@ class Resolver:
         self, batch: Sequence[Change | Unresolved], keys: Sequence[_DocumentKey | None]
     ) -> dict[_DocumentKey, UUID]:
         """Look up together what neither the events nor the memory say."""
-        wanted: dict[tuple[str, str], tuple[Tenant, dict[_DocumentKey, Any]]] = {}
+        wanted: dict[tuple[str, str], tuple[Unresolved, dict[_DocumentKey, Any]]] = {}
         named: set[_DocumentKey] = set()
         for item, key in zip(batch, keys, strict=True):
             if key is None or not isinstance(item, Unresolved):
                 continue
             if item.uuid is None and item.uuid_before is None and not item.settled:
                 if key not in self._known and key not in named and item.op != "delete":
-                    _, ids = wanted.setdefault(key[:2], (item.tenant, {}))
+                    _, ids = wanted.setdefault(key[:2], (item, {}))
                     ids[key] = item.document_id
             else:
                 named.add(key)
         found: dict[_DocumentKey, UUID] = {}
-        for (_, collection), (tenant, ids) in wanted.items():
-            uuids = await self._finder.uuids(tenant, collection, list(ids.values()))
+        for (_, collection), (first, ids) in wanted.items():
+            # As of the first of them: a document that has moved to another UUID since was not there yet, and one
+            # that moves later in the batch says so itself.
+            at = first.change["clusterTime"]
+            uuids = await self._finder.uuids(first.tenant, collection, list(ids.values()), at)
             for key, document_id in ids.items():
                 uuid = uuids.get(identity(document_id))
                 if uuid is not None:

@@ -97,11 +97,14 @@ class _Start:
 
 
 def pipeline(tenants: Collection[Tenant], control: str) -> list[Mapping[str, Any]]:
-    """The stream's selection: grants, tenants, registered collections, and what makes a collection vanish.
+    """The stream's selection: grants, tenants, registered collections, what makes a collection vanish, inquiries.
 
     `drop`, `rename` and `dropDatabase` stay in the match: selecting on collections alone would hide them.
     """
-    selected: list[Mapping[str, Any]] = [{"ns.db": control, "ns.coll": {"$in": ["acl", "tenants"]}}]
+    selected: list[Mapping[str, Any]] = [
+        {"ns.db": control, "ns.coll": {"$in": ["acl", "tenants"]}},
+        {"ns.db": control, "ns.coll": "inquiries", "operationType": "insert"},
+    ]
     selected += [
         {"ns.db": tenant.database, "ns.coll": {"$in": sorted(tenant.collections)}}
         for tenant in sorted(tenants, key=lambda tenant: tenant.slug)

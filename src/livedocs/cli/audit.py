@@ -7,13 +7,16 @@ from typing import Any
 from uuid import UUID
 
 import click
+from pymongo import AsyncMongoClient
 
-from livedocs.cli.repositories import as_json, json_line, use
+from livedocs import extjson
+from livedocs.cli.repositories import as_json, use
 from livedocs.errors import InvalidUuid
 from livedocs.model import parse_uuid
 from livedocs.store.audit import ACTIONS
 from livedocs.store.trail import Recorded, Search, Trail
 
+_PAGE = 500
 _FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 
 
@@ -36,19 +39,34 @@ def _utc(_context: click.Context, _parameter: click.Parameter, value: datetime |
 @click.option("--action", type=click.Choice(ACTIONS), help="What.")
 @click.option("--uuid", callback=_uuid, help="To the grants or documents of which UUID.")
 @click.option("--subject", help="To whom.")
-@click.option("--since", type=click.DateTime(_FORMS), callback=_utc, help="From this time on (UTC).")
-@click.option("--until", type=click.DateTime(_FORMS), callback=_utc, help="Up to this time, it left out (UTC).")
+@click.option(
+    "--since",
+    type=click.DateTime(_FORMS),
+    metavar="TIME",
+    callback=_utc,
+    help="From this time on: 2026-01-02, or with a time behind T; UTC unless it has an offset.",
+)
+@click.option(
+    "--until", type=click.DateTime(_FORMS), metavar="TIME", callback=_utc, help="Up to this time, it left out."
+)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
 @as_json
 def audit(tenant: str, limit: int, *, as_json: bool, **members: Any) -> None:
     """What was done in TENANT, the newest first: time, actor, action, what with."""
-    search = Search(**members)
-    found = use(lambda client, control: Trail(client, control).search(tenant, search, before=None, limit=limit))
-    for entry in found:
-        if as_json:
-            json_line(_members(entry))
-        else:
-            click.echo(_line(entry))
+    shown = _members if as_json else _line
+
+    async def search(client: AsyncMongoClient[dict[str, Any]], control: str) -> None:
+        trail, before, left = Trail(client, control), None, limit
+        while left > 0:
+            # A page at a time: neither a long trail nor a slow terminal has all of it in memory.
+            page = await trail.search(tenant, Search(**members), before=before, limit=min(_PAGE, left))
+            for entry in page:
+                click.echo(shown(entry))
+            if len(page) < _PAGE:
+                return
+            before, left = page[-1].cursor, left - len(page)
+
+    use(search)
 
 
 def _line(entry: Recorded) -> str:
@@ -58,8 +76,8 @@ def _line(entry: Recorded) -> str:
     return f"{at}  {entry.actor:<24} {entry.action:<24} {what}  {more}".rstrip()
 
 
-def _members(entry: Recorded) -> dict[str, object]:
-    return {
+def _members(entry: Recorded) -> str:
+    members = {
         "at": entry.at.isoformat(timespec="milliseconds"),
         "actor": entry.actor,
         "address": entry.address,
@@ -68,3 +86,4 @@ def _members(entry: Recorded) -> dict[str, object]:
         "subject": entry.subject,
         "detail": entry.detail,
     }
+    return extjson.dumps(members).decode()

@@ -13,6 +13,7 @@ from livedocs import __version__
 
 _ELSEWHERE = {
     "audit": "livedocs.cli.audit",
+    "completion": "livedocs.cli.completion",
     "sessions": "livedocs.cli.sessions",
     "tenant": "livedocs.cli.tenants",
     "grant": "livedocs.cli.grants",
@@ -49,11 +50,17 @@ def main() -> None:
 
 
 @main.command()
-def serve() -> None:
+@click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Server processes on the one port.  [env: LIVEDOCS_WORKERS; default: 1]",
+)
+def serve(workers: int | None) -> None:
     """Run the server until SIGTERM or SIGINT."""
     from livedocs.cli.settings import load  # noqa: PLC0415
 
-    settings = load()
+    settings = load(**({} if workers is None else {"workers": workers}))
     from livedocs.app import run  # noqa: PLC0415
 
     run(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
@@ -10,14 +11,14 @@ from livedocs import config
 from livedocs.errors import ConfigurationError
 
 
-def load() -> config.Settings:
-    """The settings of the environment.
+def load(**options: Any) -> config.Settings:
+    """The settings of the environment, or of the command line where they are given there.
 
     Raises:
         SystemExit: with `EX_CONFIG` of sysexits.h (78), after a line for each setting that is wrong.
     """
     try:
-        return config.load()
+        return config.load(**options)
     except ConfigurationError as error:
         for problem in error.problems:
             click.echo(problem, err=True)

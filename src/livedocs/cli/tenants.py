@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import BinaryIO, Literal, cast
 
 import click
 
+from livedocs import extjson
 from livedocs.cli.repositories import ACTOR, as_json, dry_run, json_line, use
+from livedocs.errors import InvalidJson
 from livedocs.model import CollectionKey, Tenant
 from livedocs.store.deletions import Deletions, Loss
+from livedocs.store.preparation import JsonSchema
 from livedocs.store.tenants import Tenants
 
 _MOST = 10_000
@@ -17,7 +20,18 @@ _KEYS = click.Choice(["_id", "uuid"])
 
 @click.group()
 def tenant() -> None:
-    """Create, list, limit, suspend, resume and delete tenants; register their collections."""
+    """Create, list, limit, suspend, resume and delete tenants; register collections, confine services."""
+
+
+def _members(found: Tenant) -> dict[str, object]:
+    return {
+        "slug": found.slug,
+        "status": found.status,
+        "database": found.database,
+        "collections": dict(found.collections),
+        "limits": dict(found.limits),
+        "services": {client_id: sorted(names) for client_id, names in found.services.items()},
+    }
 
 
 @tenant.command("list")
@@ -26,18 +40,38 @@ def list_(*, as_json: bool) -> None:
     """Every tenant: slug, status, database, collections."""
     for found in use(lambda client, control: Tenants(client, control).all()):
         if as_json:
-            json_line(
-                {
-                    "slug": found.slug,
-                    "status": found.status,
-                    "database": found.database,
-                    "collections": dict(found.collections),
-                    "limits": dict(found.limits),
-                }
-            )
+            json_line(_members(found))
             continue
         collections = " ".join(f"{name}:{key}" for name, key in sorted(found.collections.items()))
         click.echo(f"{found.slug:<20} {found.status:<10} {found.database:<24} {collections}")
+
+
+@tenant.command()
+@click.argument("slug")
+@as_json
+def show(slug: str, *, as_json: bool) -> None:
+    """One tenant: status, database, collections, limits, confined services."""
+    found = _known(slug)
+    if as_json:
+        json_line(_members(found))
+        return
+    click.echo(f"{'status':<12}{found.status}")
+    click.echo(f"{'database':<12}{found.database}")
+    if found.created_at is not None:
+        click.echo(f"{'created':<12}{found.created_at.isoformat(timespec='seconds')}")
+    for name, key in sorted(found.collections.items()):
+        click.echo(f"{'collection':<12}{name:<24} {key}")
+    for name, limit in sorted(found.limits.items()):
+        click.echo(f"{'limit':<12}{name:<24} {limit}")
+    for client_id, names in sorted(found.services.items()):
+        click.echo(f"{'service':<12}{client_id:<24} {' '.join(sorted(names)) or 'nothing'}")
+
+
+def _known(slug: str) -> Tenant:
+    found = use(lambda client, control: Tenants(client, control).get(slug))
+    if found is None:
+        raise click.ClickException(f"There is no tenant of this slug. (slug {slug})")
+    return found
 
 
 @tenant.command()
@@ -58,6 +92,18 @@ def create(slug: str, database: str | None, collections: tuple[str, ...]) -> Non
     click.echo(f"created {new.slug} in database {new.database}")
 
 
+def _schema(_context: click.Context, _parameter: click.Parameter, file: BinaryIO | None) -> JsonSchema | None:
+    if file is None:
+        return None
+    try:
+        schema = extjson.loads(file.read())
+    except InvalidJson as error:
+        raise click.BadParameter(error.detail) from None
+    if not isinstance(schema, dict):
+        raise click.BadParameter("A JSON Schema is an object.")
+    return schema
+
+
 def _collection(text: str) -> tuple[str, CollectionKey]:
     name, _, key = text.partition(":")
     if key not in {"", "_id", "uuid"}:
@@ -69,9 +115,15 @@ def _collection(text: str) -> tuple[str, CollectionKey]:
 @click.argument("slug")
 @click.argument("collection")
 @click.option("--key", type=_KEYS, default="uuid", show_default=True, help="Where its documents hold their UUID.")
-def register(slug: str, collection: str, key: CollectionKey) -> None:
+@click.option(
+    "--schema",
+    type=click.File("rb"),
+    callback=_schema,
+    help="A JSON Schema that MongoDB is to hold every write to.  [default: as it is]",
+)
+def register(slug: str, collection: str, key: CollectionKey, schema: JsonSchema | None) -> None:
     """Stream a further collection of the tenant, which may exist already."""
-    use(lambda client, control: Tenants(client, control).register(slug, collection, key, ACTOR))
+    use(lambda client, control: Tenants(client, control).register(slug, collection, key, ACTOR, schema))
     unkeyed = use(lambda client, control: Tenants(client, control).unkeyed(slug, collection, most=_MOST))
     click.echo(f"registered {collection} of {slug}")
     if unkeyed:
@@ -99,14 +151,30 @@ def _limit(text: str) -> tuple[str, int]:
 
 @tenant.command()
 @click.argument("slug")
+@click.argument("client_id")
+@click.argument("collections", nargs=-1, metavar="[COLLECTION]...")
+def confine(slug: str, client_id: str, collections: tuple[str, ...]) -> None:
+    """Confine a service of the tenant, by its client id, to these collections; without any, to none at all."""
+    use(lambda client, control: Tenants(client, control).confine(slug, client_id, collections, ACTOR))
+    click.echo(f"{client_id} of {slug} is confined to {' '.join(sorted(set(collections))) or 'nothing'}")
+
+
+@tenant.command()
+@click.argument("slug")
+@click.argument("client_id")
+def release(slug: str, client_id: str) -> None:
+    """Let a service of the tenant touch every collection again."""
+    use(lambda client, control: Tenants(client, control).release(slug, client_id, ACTOR))
+    click.echo(f"{client_id} of {slug} is not confined")
+
+
+@tenant.command()
+@click.argument("slug")
 @dry_run
 def suspend(slug: str, *, dry_run: bool) -> None:
     """Keep the tenant's people and services out; who is in leaves at once."""
     if dry_run:
-        found = use(lambda client, control: Tenants(client, control).get(slug))
-        if found is None:
-            raise click.ClickException(f"There is no tenant of this slug. (slug {slug})")
-        click.echo(f"{slug} is {found.status} and would be suspended")
+        click.echo(f"{slug} is {_known(slug).status} and would be suspended")
         return
     _set_status(slug, "suspended")
 

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_response, tag
 
-from livedocs.errors import BadRequest, InvalidCursor, NotFound
-from livedocs.http.admin_shapes import AuditPage, AuditQuery, SessionPage, SessionQuery
+from livedocs.errors import BadRequest, InvalidCursor, InvalidSubject, NotFound, Unavailable
+from livedocs.http.admin_shapes import (
+    AuditPage,
+    AuditQuery,
+    Disconnected,
+    DisconnectQuery,
+    SessionPage,
+    SessionQuery,
+)
 from livedocs.http.bodies import json_answer
 from livedocs.http.caller import Caller, caller
 from livedocs.http.grant_rules import ADMIN_SCOPE
 from livedocs.http.paging import page_limit
-from livedocs.http.roster import Roster, Socket
+from livedocs.http.roster import Roster, named
 from livedocs.http.shapes import NoBody
 from livedocs.http.times import parse_rfc3339, rfc3339
-from livedocs.model import parse_uuid
+from livedocs.model import parse_subject, parse_uuid
 from livedocs.store.audit import Action, Entry
+from livedocs.store.inquiries import Disconnection, Listing, Place, Session
+from livedocs.store.processes import Process
 from livedocs.store.trail import Recorded, Search, Trail
 
-_MOST_ROOMS = 100
+_MOMENT = re.compile(r"[0-9a-f]{16}\Z")
+_RETRY_AFTER = 5.0
 
 
 def blueprint(roster: Roster, trail: Trail) -> Blueprint:
     """`/v1/admin/sessions` and `/v1/admin/audit`.
 
     Args:
-        roster: the sockets of this process.
+        roster: the sockets of all server processes.
         trail: the audit trail.
     """
     routes = Blueprint("admin", __name__, url_prefix="/v1/admin")
@@ -39,30 +50,66 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
     @document_querystring(SessionQuery)
     @document_response(SessionPage)
     async def list_sessions() -> Response:
-        """Who of the tenant is connected to the process that answers, in the order of their coming.
+        """Who of the tenant is connected, to whichever server process, in the order of their coming.
 
-        Needs the scope `livedocs:admin`. `process` says which process that is; behind a balancer ask each of them.
+        Needs the scope `livedocs:admin`. `complete` is false when a process did not answer in time; `processes`
+        says which: its sockets are not in the list.
         """
         who = _admin()
         limit, after = page_limit(request.args.get("limit")), request.args.get("cursor")
-        subject, room = request.args.get("subject"), request.args.get("uuid")
-        found: Iterable[Socket] = (
-            roster.of_tenant(who.tenant.slug)
-            if room is None
-            else roster.in_room(who.tenant.slug, parse_uuid(room))
+        room = request.args.get("uuid")
+        question = Listing(
+            who.tenant.slug,
+            subject=request.args.get("subject"),
+            uuid=None if room is None else parse_uuid(room),
+            after=None if after is None else _after(after),
+            # One more than is shown says whether there is a next page.
+            limit=limit + 1,
         )
-        listed = sorted(
-            ((_place(socket), socket) for socket in found if subject in {None, socket.subject}),
-            key=lambda item: item[0],
-        )
-        if after is not None:
-            listed = [item for item in listed if item[0] > _after(after)]
-        rest = listed[limit - 1][0] if len(listed) > limit else None
+        answers, silent = await roster.ask(question)
+        found = ((process, one) for process, answer in answers for one in answer.sessions)
+        listed = sorted(found, key=lambda item: item[1].place)
         return json_answer(
             {
-                "process": _process(roster),
-                "sessions": [session(socket) for _, socket in listed[:limit]],
-                "next": rest,
+                "process": roster.process.id if roster.process is not None else None,
+                "complete": not silent,
+                "processes": [
+                    *({**named(process), "answered": True} for process, _ in answers),
+                    *({**named(process), "answered": False} for process in silent),
+                ],
+                "total": sum(answer.matching for _, answer in answers),
+                "sessions": [session(process, one) for process, one in listed[:limit]],
+                "next": _cursor(listed[limit - 1][1].place) if len(listed) > limit else None,
+            }
+        )
+
+    @routes.delete("/sessions")
+    @tag(["sessions"])
+    @document_querystring(DisconnectQuery)
+    @document_response(Disconnected)
+    async def disconnect_subject() -> Response:
+        """Disconnect every socket of a user or service for good, at whichever server process.
+
+        Its tokens stay valid: to keep somebody out, revoke them. `applied` is false when a process did not confirm
+        in time; `pending` says which. It does it as soon as it reads on.
+        """
+        who = _admin()
+        subject = parse_subject(request.args.get("subject"))
+        if not subject.startswith(("user:", "client:")):
+            raise InvalidSubject("Only user:NAME and client:ID have sessions.", subject=subject)
+        answers, silent = await roster.ask(Disconnection(who.tenant.slug, subject=subject))
+        gone = [(process, one) for process, answer in answers for one in answer.sessions]
+        detail = {"sids": [one.sid for _, one in gone], **_pending(silent)}
+        await trail.add(who.actor, Entry("session.disconnect", who.tenant.slug, subject=subject, detail=detail))
+        return json_answer(
+            {
+                "subject": subject,
+                "disconnected": sum(answer.matching for _, answer in answers),
+                "sessions": [
+                    {"sid": one.sid, "address": one.address, "process": process.id} for process, one in gone
+                ],
+                "applied": not silent,
+                "pending": [named(process) for process in silent],
             }
         )
 
@@ -72,16 +119,23 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
     async def disconnect_session(sid: str) -> Response:
         """Disconnect a socket for good. Its token stays valid: to keep somebody out, revoke that.
 
-        404 when the process that answers has no such socket.
+        404 when no server process has such a socket; 503, with `pending`, when one that did not answer in time may
+        have it. That one disconnects it as soon as it reads on.
         """
         who = _admin()
-        gone = roster.disconnect(who.tenant.slug, sid)
+        answers, silent = await roster.ask(Disconnection(who.tenant.slug, sid=sid))
+        gone = next((one for _, answer in answers for one in answer.sessions), None)
+        if gone is None and not silent:
+            raise NotFound("There is no such session.")
+        subject = gone.subject if gone is not None else None
+        detail = {"sid": sid, **({"address": gone.address} if gone is not None else _pending(silent))}
+        await trail.add(who.actor, Entry("session.disconnect", who.tenant.slug, subject=subject, detail=detail))
         if gone is None:
-            raise NotFound("This process has no such session.", process=_process(roster))
-        detail = {"sid": gone.sid, "address": gone.address}
-        await trail.add(
-            who.actor, Entry("session.disconnect", who.tenant.slug, subject=gone.subject, detail=detail)
-        )
+            raise Unavailable(
+                "Not every server process has answered: the session may still be there.",
+                retry_after=_RETRY_AFTER,
+                **_pending(silent),
+            )
         return Response(b"", 204)
 
     @routes.get("/audit")
@@ -110,20 +164,20 @@ def _admin() -> Caller:
     return who
 
 
-def _process(roster: Roster) -> str | None:
-    return roster.process.id if roster.process is not None else None
+def _pending(silent: Sequence[Process]) -> dict[str, Any]:
+    return {"pending": [process.id for process in silent]} if silent else {}
 
 
-def _place(socket: Socket) -> str:
-    """Where a socket stands in the list; also the cursor behind it."""
-    return f"{int(socket.since.timestamp() * 1e6):016x}-{socket.sid}"
+def _cursor(place: Place) -> str:
+    moment, sid = place
+    return f"{moment:016x}-{sid}"
 
 
-def _after(cursor: str) -> str:
+def _after(cursor: str) -> Place:
     moment, _, sid = cursor.partition("-")
-    if len(moment) != 16 or not sid:
+    if not _MOMENT.match(moment) or not sid:
         raise InvalidCursor
-    return cursor
+    return int(moment, 16), sid
 
 
 def _search() -> Search:
@@ -152,19 +206,19 @@ def _time(name: str) -> datetime | None:
     return found
 
 
-def session(socket: Socket) -> dict[str, Any]:
+def session(process: Process, one: Session) -> dict[str, Any]:
     """A socket as answers show it."""
-    rooms = socket.rooms
     return {
-        "sid": socket.sid,
-        "subject": socket.subject,
-        "name": socket.name,
-        "client_id": socket.client_id,
-        "address": socket.address,
-        "since": rfc3339(socket.since),
-        "expires_at": rfc3339(socket.expires_at),
-        "room_count": len(rooms),
-        "rooms": [{"uuid": str(uuid), "role": role.label} for uuid, role in [*rooms.items()][:_MOST_ROOMS]],
+        "sid": one.sid,
+        "subject": one.subject,
+        "name": one.name,
+        "client_id": one.client_id,
+        "address": one.address,
+        "since": rfc3339(datetime.fromtimestamp(one.since, UTC)),
+        "expires_at": rfc3339(one.expires_at),
+        "process": process.id,
+        "room_count": one.room_count,
+        "rooms": [{"uuid": str(uuid), "role": role.label} for uuid, role in one.rooms.items()],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as model
 
-from livedocs.http.shapes import RoleName
+from livedocs.http.shapes import PendingProcess, RoleName
 
 
 @model(config=ConfigDict(extra="forbid"))
@@ -20,10 +20,36 @@ class CollectionKeyBody:
 
 
 @model(config=ConfigDict(extra="forbid"))
+class CollectionBody(CollectionKeyBody):
+    """A collection that is to be streamed."""
+
+    json_schema: dict[str, Any] | None = Field(
+        None, description="What MongoDB holds every write to: a JSON Schema, as `$jsonSchema` takes it."
+    )
+
+
+@model(config=ConfigDict(extra="forbid"))
 class Limits:
-    """Limits of a tenant; each only tightens the server's setting of that name."""
+    """Limits of a tenant, each in place of the server's setting of that name; the first only tightens it."""
 
     max_document_bytes: int | None = Field(None, ge=1)
+    max_sockets_per_tenant: int | None = Field(None, ge=1)
+    max_sockets_per_user: int | None = Field(None, ge=1)
+    limit_handshakes_per_tenant: int | None = Field(None, ge=1)
+    limit_handshakes_per_user: int | None = Field(None, ge=1)
+    limit_joins_per_tenant: int | None = Field(None, ge=1)
+    limit_joins_per_user: int | None = Field(None, ge=1)
+    limit_events_per_tenant: int | None = Field(None, ge=1)
+    limit_events_per_user: int | None = Field(None, ge=1)
+    limit_requests_per_tenant: int | None = Field(None, ge=1)
+    limit_requests_per_user: int | None = Field(None, ge=1)
+
+
+@model(config=ConfigDict(extra="forbid"))
+class ServiceCollections:
+    """The collections that a service is confined to."""
+
+    collections: list[str]
 
 
 @model(config=ConfigDict(extra="forbid"))
@@ -32,7 +58,7 @@ class NewTenant:
 
     slug: str = Field(pattern=r"^[a-z][a-z0-9-]{1,38}$")
     database: str | None = Field(None, description="Its own database; `livedocs_SLUG` when absent.")
-    collections: dict[str, CollectionKeyBody] = Field(default_factory=dict)
+    collections: dict[str, CollectionBody] = Field(default_factory=dict)
     limits: Limits | None = None
 
 
@@ -45,6 +71,7 @@ class TenantShown:
     database: str
     collections: dict[str, CollectionKeyBody]
     limits: dict[str, int]
+    services: dict[str, ServiceCollections]
     created_at: datetime | None = None
 
 
@@ -120,17 +147,58 @@ class SessionShown:
     address: str
     since: datetime
     expires_at: datetime
+    process: str
     room_count: int
     rooms: list[SessionRoom]
 
 
 @dataclass
+class AskedProcess:
+    """A server process, and whether it answered in time."""
+
+    process: str
+    host: str
+    pid: int
+    answered: bool
+
+
+@dataclass
 class SessionPage:
-    """One page of the sockets of a process."""
+    """One page of the sockets of all processes; `total` counts those of every page, of processes that answered."""
 
     process: str | None
+    complete: bool
+    processes: list[AskedProcess]
+    total: int
     sessions: list[SessionShown]
     next: str | None
+
+
+@dataclass
+class DisconnectQuery:
+    """Whose sockets."""
+
+    subject: str
+
+
+@dataclass
+class Ended:
+    """A socket that was disconnected."""
+
+    sid: str
+    address: str
+    process: str
+
+
+@dataclass
+class Disconnected:
+    """What was disconnected, and the processes that have not confirmed it."""
+
+    subject: str
+    disconnected: int
+    sessions: list[Ended]
+    applied: bool
+    pending: list[PendingProcess]
 
 
 @dataclass

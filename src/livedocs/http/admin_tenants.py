@@ -8,15 +8,16 @@ from typing import Any, Literal, cast, get_args
 from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_request, document_response, tag
 
-from livedocs.errors import BadRequest, Conflict, NotFound
+from livedocs.errors import BadRequest, Conflict, Forbidden, NotFound
 from livedocs.http.admin_shapes import (
-    CollectionKeyBody,
+    CollectionBody,
     DeletionAsked,
     DeletionDone,
     DeletionQuery,
     Limits,
     NewTenant,
     Registered,
+    ServiceCollections,
     TenantPage,
     TenantShown,
 )
@@ -27,6 +28,7 @@ from livedocs.http.shapes import Paging
 from livedocs.http.times import rfc3339
 from livedocs.model import CollectionKey, Tenant
 from livedocs.store.deletions import Deletions, Loss
+from livedocs.store.preparation import JsonSchema
 from livedocs.store.tenants import Tenants, validate_limits
 
 PLATFORM_SCOPE = "livedocs:platform"
@@ -40,6 +42,7 @@ def blueprint(tenants: Tenants, deletions: Deletions) -> Blueprint:
     routes = Blueprint("admin_tenants", __name__, url_prefix="/v1/admin/tenants")
     _registry(routes, tenants)
     _settings(routes, tenants)
+    _services(routes, tenants)
     _life(routes, tenants, deletions)
     return routes
 
@@ -64,8 +67,8 @@ def _registry(routes: Blueprint, tenants: Tenants) -> None:
     async def create_tenant() -> Response:
         """Register a tenant; its collections are made where they do not exist. The stream takes it in at once."""
         who = _platform()
-        new = parse_new(await read_object())
-        await tenants.create(new, who.actor)
+        new, schemas = parse_new(await read_object())
+        await tenants.create(new, who.actor, schemas)
         location = {"Location": f"/v1/admin/tenants/{new.slug}"}
         return json_answer(shown(await _read(tenants, new.slug)), 201, location)
 
@@ -81,17 +84,17 @@ def _registry(routes: Blueprint, tenants: Tenants) -> None:
 def _settings(routes: Blueprint, tenants: Tenants) -> None:
     @routes.put("/<slug>/collections/<collection>")
     @tag(["tenants"])
-    @document_request(CollectionKeyBody)
+    @document_request(CollectionBody)
     @document_response(Registered)
     async def register_collection(slug: str, collection: str) -> Response:
         """Stream a further collection, which may exist already: indexes and pre-images are made where needed.
 
+        With `json_schema` MongoDB holds every later write to it; without, a validator that is there stays.
         Documents without a UUID in the key are not streamed; `without_uuid` says how many there are, up to 10,000.
         """
         who = _platform()
-        body = _only(await read_object(), {"key"})
-        key = _key(body.get("key"))
-        await tenants.register(slug, collection, key, who.actor)
+        key, schema = _collection(await read_object())
+        await tenants.register(slug, collection, key, who.actor, schema)
         unkeyed = await tenants.unkeyed(slug, collection, most=_MOST_UNKEYED)
         return json_answer({"collection": collection, "key": key, "without_uuid": unkeyed})
 
@@ -100,9 +103,44 @@ def _settings(routes: Blueprint, tenants: Tenants) -> None:
     @document_request(Limits)
     @document_response(TenantShown)
     async def set_limits(slug: str) -> Response:
-        """Put limits in place of the tenant's present ones. Each only tightens the server's own setting."""
+        """Put limits in place of the tenant's present ones; they count at once.
+
+        Each stands in place of the server's setting of that name, which is described there; `max_document_bytes`
+        only tightens it. A limit that is left out is the server's again.
+        """
         who = _platform()
         await tenants.set_limits(slug, await read_object(), who.actor)
+        return json_answer(shown(await _read(tenants, slug)))
+
+
+def _services(routes: Blueprint, tenants: Tenants) -> None:
+    # A client id may hold a slash: the server has decoded the path before it is taken apart.
+    path = "/<slug>/services/<path:client_id>"
+
+    @routes.put(path)
+    @tag(["tenants"])
+    @document_request(ServiceCollections)
+    @document_response(TenantShown)
+    async def confine_service(slug: str, client_id: str) -> Response:
+        """Confine a service of the tenant to some of its collections; its sockets come back under the new rule.
+
+        It reads, writes and streams no others, and its scopes set grants only where all documents of a UUID lie in
+        its collections. An empty list leaves it none.
+        """
+        who = _platform()
+        names = _only(await read_object(), {"collections"}).get("collections")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise BadRequest("collections is a list of names.", path="collections")
+        await tenants.confine(slug, client_id, names, who.actor)
+        return json_answer(shown(await _read(tenants, slug)))
+
+    @routes.delete(path)
+    @tag(["tenants"])
+    @document_response(TenantShown)
+    async def release_service(slug: str, client_id: str) -> Response:
+        """Let a service touch every collection of the tenant again; fine for one that was not confined."""
+        who = _platform()
+        await tenants.release(slug, client_id, who.actor)
         return json_answer(shown(await _read(tenants, slug)))
 
 
@@ -163,6 +201,9 @@ async def _set_status(tenants: Tenants, slug: str, status: Literal["active", "su
 def _platform() -> Caller:
     who = caller()
     who.require(PLATFORM_SCOPE)
+    if who.confined_to is not None:
+        # It could lift its own confinement.
+        raise Forbidden("A service that is confined to collections administers no tenants.")
     return who
 
 
@@ -172,8 +213,8 @@ def _not_own(who: Caller, slug: str) -> None:
         raise Conflict("This is the tenant of your own token; you would lock yourself out.", slug=slug)
 
 
-def parse_new(body: Mapping[str, Any]) -> Tenant:
-    """The tenant that a body describes. Pure; the store checks the names.
+def parse_new(body: Mapping[str, Any]) -> tuple[Tenant, dict[str, JsonSchema]]:
+    """The tenant that a body describes, and its collections' schemas. Pure; the store checks the names.
 
     Raises:
         BadRequest: it does not describe one.
@@ -193,8 +234,17 @@ def parse_new(body: Mapping[str, Any]) -> Tenant:
     if not isinstance(limits, Mapping):
         raise BadRequest("limits is an object.", path="limits")
     validate_limits(limits)
-    keys = {name: _key(_only(options, {"key"}).get("key")) for name, options in collections.items()}
-    return Tenant(slug, database, keys, limits=dict(limits))
+    parsed = {name: _collection(options) for name, options in collections.items()}
+    schemas = {name: schema for name, (_, schema) in parsed.items() if schema is not None}
+    return Tenant(slug, database, {name: key for name, (key, _) in parsed.items()}, limits=dict(limits)), schemas
+
+
+def _collection(options: object) -> tuple[CollectionKey, JsonSchema | None]:
+    members = _only(options, {"key", "json_schema"})
+    schema = members.get("json_schema")
+    if schema is not None and not isinstance(schema, Mapping):
+        raise BadRequest("json_schema is an object: a JSON Schema as MongoDB takes it.", path="json_schema")
+    return _key(members.get("key")), schema
 
 
 def _key(key: object) -> CollectionKey:
@@ -220,6 +270,9 @@ def shown(tenant: Tenant) -> dict[str, Any]:
         "database": tenant.database,
         "collections": {name: {"key": key} for name, key in sorted(tenant.collections.items())},
         "limits": dict(tenant.limits),
+        "services": {
+            client_id: {"collections": sorted(names)} for client_id, names in sorted(tenant.services.items())
+        },
     }
     if tenant.created_at is not None:
         members["created_at"] = rfc3339(tenant.created_at)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from quart import Quart, Request, Response, request
 from quart.typing import ResponseTypes
 from werkzeug.exceptions import HTTPException
 
+from livedocs import exchange
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.credentials import check_csrf
 from livedocs.access.limits import Limits
@@ -30,8 +32,10 @@ from livedocs.http import (
     me,
     pages,
     reference,
+    transfers,
 )
 from livedocs.http.caller import Caller, client_address, set_caller
+from livedocs.http.cors import cors_headers
 from livedocs.http.headers import security_headers
 from livedocs.http.health import Probes
 from livedocs.http.pacing import paced
@@ -57,6 +61,7 @@ _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"
 # JSON is longer than the BSON it stands for: every number, date and binary is text.
 _JSON_PER_BSON = 3
 _BODY_SECONDS = 20
+_VARIABLE = re.compile(r"<(?:[^:<>]*:)?([^<>]+)>")
 
 
 def _utc() -> datetime:
@@ -96,9 +101,9 @@ class Services:
         login: talks to the OAuth provider for browsers.
         note: takes audit entries of what is refused.
         limits: how much may come; those of the settings when absent.
-        roster: the sockets of this process.
+        roster: the sockets of all processes.
         probes: what readiness asks.
-        on_logout: called with a token's id when its owner has logged out.
+        on_logout: called when somebody has logged out.
         now: the clock, aware UTC.
     """
 
@@ -119,7 +124,7 @@ class Services:
     note: Note = lambda _actor, _entry: None
     roster: Roster = field(default_factory=NoRoster)
     probes: Probes = field(default_factory=dict)
-    on_logout: Callable[[str], None] = lambda _: None
+    on_logout: auth.OnLogout = lambda _token, _login: ()
     now: Callable[[], datetime] = _utc
 
 
@@ -136,22 +141,28 @@ def build(services: Services) -> Quart:
     _gate(app, services)
     _errors(app, services)
     _headers(app, services)
-    reference.describe(app)
+    reference.describe(app, settings)
     app.register_blueprint(health.blueprint(services.probes))
     app.register_blueprint(
         auth.blueprint(settings, services.login, services.authenticator, services.on_logout, now=services.now)
     )
     app.register_blueprint(documents.blueprint(services.documents, settings.max_document_bytes))
-    app.register_blueprint(bulk.blueprint(services.batches, settings.max_document_bytes))
+    app.register_blueprint(
+        bulk.blueprint(services.batches, services.documents, services.replays, settings.max_document_bytes)
+    )
     app.register_blueprint(
         imports.blueprint(
             services.batches,
+            services.documents,
             services.replays,
             settings.max_document_bytes,
             services.tenants,
         )
     )
-    app.register_blueprint(grants.blueprint(services.grants, services.processes, services.roster))
+    app.register_blueprint(
+        grants.blueprint(services.grants, services.documents, services.processes, services.roster)
+    )
+    app.register_blueprint(transfers.blueprint(services.grants, services.documents, services.processes))
     app.register_blueprint(admin_tenants.blueprint(services.registry, services.deletions))
     app.register_blueprint(admin.blueprint(services.roster, services.trail))
     app.register_blueprint(me.blueprint(services.grants, services.documents))
@@ -167,7 +178,9 @@ def _gate(app: Quart, services: Services) -> None:
     limits = services.limits or Limits(settings, services.metrics, clock=time.monotonic)
 
     @app.before_request
-    async def authenticate() -> None:
+    async def authenticate() -> ResponseTypes | None:
+        made = exchange.current()
+        made.route = _route()
         if "access_token" in request.args:
             # It would stay in the logs of every proxy on the way (RFC 9700, 4.3.2).
             raise BadRequest("An access token does not belong into the URL.")
@@ -177,16 +190,30 @@ def _gate(app: Quart, services: Services) -> None:
         if request.blueprint != "health":
             # Before anything is done for it, such as asking the OAuth service about its token.
             limits.address("requests", address)
+        if _is_preflight() and _cors(settings):
+            # A browser asks without the credential that the request itself will have.
+            return Response(b"", 204)
         if request.url_rule is None or _is_public():
-            return
+            return None
         held = list(request.scope["headers"])
         found = await services.authenticator.request(held)
         if found is None:
             raise Unauthenticated
         principal, tenant, credential = found
         check_csrf(request.method, held, credential, settings.origins)
-        limits.caller("requests", principal)
+        limits.caller("requests", principal, tenant)
+        made.tenant = tenant.slug
         set_caller(Caller(principal, tenant, address))
+        return None
+
+
+def _is_preflight() -> bool:
+    return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+
+
+def _cors(settings: Settings) -> Mapping[str, str]:
+    """What a page of another origin is told about the answer to the present request."""
+    return cors_headers(request.headers.getlist("Origin"), settings.origins, preflight=_is_preflight())
 
 
 def _is_public() -> bool:
@@ -207,8 +234,8 @@ def _errors(app: Quart, services: Services) -> None:
 
     async def broken(error: Exception) -> ResponseTypes:
         _log.error("request_failed", method=request.method, route=_route(), exc_info=error)
-        # What went wrong is for the log: it may hold anything.
-        return _response(problem(LivedocsError()))
+        # What went wrong is for the log: it may hold anything. The id leads there.
+        return _response(problem(LivedocsError(), request_id=exchange.current().id))
 
     app.register_error_handler(LivedocsError, refused)
     app.register_error_handler(HTTPException, by_framework)
@@ -223,6 +250,9 @@ def _headers(app: Quart, services: Services) -> None:
     async def finish(response: ResponseTypes) -> ResponseTypes:
         for name, value in always.items():
             response.headers.setdefault(name, value)
+        response.headers.update(_cors(services.settings))
+        # A cache must not give one origin's answer to another.
+        response.vary.add("Origin")
         # Labels from a closed set: a method is whatever a client makes up.
         method = request.method if request.method in _METHODS else "OTHER"
         services.metrics.requests.labels(method, str(response.status_code)).inc()
@@ -234,4 +264,5 @@ def _response(answer: Problem) -> Response:
 
 
 def _route() -> str:
-    return request.url_rule.rule if request.url_rule is not None else ""
+    """The pattern of the path as the documentation writes it; empty when there is no such path."""
+    return _VARIABLE.sub(r"{\1}", request.url_rule.rule) if request.url_rule is not None else ""

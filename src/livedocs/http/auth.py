@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
@@ -13,7 +14,7 @@ from quart.typing import ResponseTypes
 
 from livedocs.access.attempt import LIFETIME
 from livedocs.access.authenticate import Authenticator
-from livedocs.access.credentials import Credential, Headers, check_csrf, from_headers, read_cookie
+from livedocs.access.credentials import Credential, Headers, check_csrf, from_headers, login_id, read_cookie
 from livedocs.access.introspection import token_id
 from livedocs.access.oauth import Hint, LoginClient, Tokens
 from livedocs.access.principal import Principal
@@ -30,6 +31,10 @@ from livedocs.errors import (
 )
 from livedocs.http.cookies import Cookies, value_of
 
+OnLogout = Callable[[str | None, str | None], Iterable[str]]
+"""Called when somebody has logged out, with the id of the token and of the login, as far as they are known; closes
+the sockets of both and returns the ids of the tokens that those held."""
+
 # How long before its end a token should be renewed; half of what is left when that is less.
 _LEAD = timedelta(seconds=60)
 _PARAMETERS = ("code", "state", "iss", "error")
@@ -42,7 +47,7 @@ class _Parts:
     settings: Settings
     login: LoginClient
     authenticator: Authenticator
-    on_logout: Callable[[str], None]
+    on_logout: OnLogout
     now: Callable[[], datetime]
     cookies: Cookies
 
@@ -51,7 +56,7 @@ def blueprint(
     settings: Settings,
     login: LoginClient,
     authenticator: Authenticator,
-    on_logout: Callable[[str], None],
+    on_logout: OnLogout,
     *,
     now: Callable[[], datetime],
 ) -> Blueprint:
@@ -61,7 +66,7 @@ def blueprint(
         settings: `public_url` and the origins.
         login: talks to the provider.
         authenticator: says whom a token speaks for.
-        on_logout: called with the id of a token whose owner has logged out; closes that token's sockets.
+        on_logout: closes the sockets of somebody who has logged out.
         now: the clock, aware UTC.
     """
     parts = _Parts(settings, login, authenticator, on_logout, now, Cookies.named(secure=settings.secure))
@@ -138,7 +143,7 @@ async def _finish(parts: _Parts) -> ResponseTypes:
     try:
         # Tried here, so that a token of no use is told once instead of as a login that never holds.
         principal, _ = await parts.authenticator.token(tokens.access_token, fresh=True)
-        _send_cookies(*_session_cookies(parts, tokens, principal))
+        _send_cookies(*_session_cookies(parts, tokens, principal), _new_login(parts))
     except InvalidToken as error:
         raise LoginFailed(
             "The login service issued a token that this server cannot accept.",
@@ -168,17 +173,18 @@ async def _refresh(parts: _Parts) -> ResponseTypes:
             raise
         _send_cookies(*_session_cookies(parts, tokens, principal))
     except (InvalidToken, Forbidden, TokenTooLarge):
-        _send_cookies(parts.cookies.access.clearing(), parts.cookies.refresh.clearing())
+        _send_cookies(*_no_session(parts))
         raise
+    if not _cookie(parts.cookies.session.name):
+        # A login from before there was this cookie.
+        _send_cookies(_new_login(parts))
     return jsonify(_session_body(principal, parts.now(), can_refresh=tokens.refresh_token is not None))
 
 
 async def _logout(parts: _Parts) -> ResponseTypes:
     # Needs no session: whoever asks to be logged out is, with whatever cookies are there.
     check_csrf(request.method, _headers(), Credential("", "cookie"), parts.settings.origins)
-    _send_cookies(
-        *(cookie.clearing() for cookie in (parts.cookies.access, parts.cookies.refresh, parts.cookies.login))
-    )
+    _send_cookies(*_no_session(parts), parts.cookies.login.clearing())
     tokens: dict[Hint, str] = {}
     access = _cookie(parts.cookies.access.name)
     if access:
@@ -186,13 +192,15 @@ async def _logout(parts: _Parts) -> ResponseTypes:
     refresh = _refresh_cookie(parts)
     if refresh:
         tokens["refresh_token"] = refresh
+    login = login_id(_headers(), secure=parts.settings.secure)
     try:
         await parts.login.revoke(tokens)
     finally:
         # Also when the browser has gone meanwhile and this request is cancelled.
-        if access:
-            parts.authenticator.forget(token_id(access))
-            parts.on_logout(token_id(access))
+        spent = token_id(access) if access else None
+        # Sockets may still hold tokens from before the last refresh: they are of the same login, and end with it.
+        for ended in {*([spent] if spent else ()), *parts.on_logout(spent, login)}:
+            parts.authenticator.forget(ended)
     return jsonify({"post_logout_redirect": await parts.login.post_logout_redirect()})
 
 
@@ -233,6 +241,16 @@ def _session_cookies(parts: _Parts, tokens: Tokens, principal: Principal | None)
     else:
         cookies.append(parts.cookies.refresh.setting(tokens.refresh_token, max_age=None))
     return cookies
+
+
+def _new_login(parts: _Parts) -> str:
+    """A name for a login, for as long as its tokens are renewed. Fresh each time, so that nobody plants one."""
+    return parts.cookies.session.setting(secrets.token_urlsafe(16), max_age=None)
+
+
+def _no_session(parts: _Parts) -> list[str]:
+    cookies = parts.cookies
+    return [cookie.clearing() for cookie in (cookies.access, cookies.refresh, cookies.session)]
 
 
 def _headers() -> list[tuple[bytes, bytes]]:

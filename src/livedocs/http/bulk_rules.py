@@ -194,8 +194,16 @@ def _wanted(grant: object, now: datetime) -> Wanted:
     return Wanted(subject, role, expires_at)
 
 
-def upsert(item: UpsertItem, tenant: str, principal: Principal, max_bytes: int) -> Upsert:
-    """The item for the store, with the rules of a single write and of single grants."""
+def upsert(item: UpsertItem, tenant: str, principal: Principal, granter: Principal, max_bytes: int) -> Upsert:
+    """The item for the store, with the rules of a single write and of single grants.
+
+    Args:
+        item: what is to be written.
+        tenant: whose document it is.
+        principal: who writes it.
+        granter: the same caller, as whom its grants are set.
+        max_bytes: most bytes of a document as BSON.
+    """
 
     def decide(state: UpsertState) -> Changes:
         if item.merge:
@@ -212,7 +220,7 @@ def upsert(item: UpsertItem, tenant: str, principal: Principal, max_bytes: int) 
         for wanted in item.grants:
             key = GrantKey(tenant, item.uuid, wanted.subject)
             now_held = GrantState(held, state.grants.now)
-            grant = grant_rules.put(now_held, principal, key, wanted.role, wanted.expires_at)
+            grant = grant_rules.put(now_held, granter, key, wanted.role, wanted.expires_at)
             held = [other for other in held if other.key != key] + [grant]
             grants.append(grant)
         return Changes(decision, grants)

@@ -26,6 +26,11 @@ class Caller:
         """The caller as the audit trail names it."""
         return Actor(self.principal.subject, self.address)
 
+    @property
+    def confined_to(self) -> frozenset[str] | None:
+        """The collections that the caller, a service, is confined to; None for all others."""
+        return self.tenant.confines(self.principal.subject)
+
     def require(self, scope: str) -> None:
         """Refuse a caller whose token lacks the scope.
 
@@ -37,8 +42,8 @@ class Caller:
 
     def limit(self, name: str, setting: int) -> int:
         """The server's setting, or the tenant's own limit of that name if it is tighter."""
-        own = self.tenant.limits.get(name)
-        return min(setting, own) if isinstance(own, int) else setting
+        own = self.tenant.limit(name)
+        return setting if own is None else min(setting, own)
 
 
 def set_caller(caller: Caller) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from livedocs import errors as e
 from livedocs.errors import LivedocsError
+from livedocs.http.parameters import described
 
 Errors = tuple[type[LivedocsError], ...]
 
@@ -21,6 +22,7 @@ class Contract:
         scope: the OAuth scope that the token needs.
         request: an example of the body.
         answer: an example of the usual answer.
+        answers: examples of others, by their status.
         bodiless: further statuses, of answers without a body, and when they are given.
         headers: request headers that mean something here, and what.
         lines: an example of a body that is no JSON text as a whole but has one on each line.
@@ -33,6 +35,7 @@ class Contract:
     bodiless: Mapping[int, str] | None = None
     headers: Mapping[str, str] | None = None
     lines: str | None = None
+    answers: Mapping[int, Any] | None = None
 
 
 CALLER: Errors = (
@@ -47,6 +50,7 @@ CALLER: Errors = (
     e.TenantSuspended,
     e.NotFound,
     e.MethodNotAllowed,
+    e.RateLimited,
     e.Unavailable,
     e.AuthUnavailable,
 )
@@ -74,8 +78,11 @@ _TENANT = {
     "database": "livedocs_initech",
     "collections": {"notes": {"key": "_id"}},
     "limits": {},
+    "services": {},
     "created_at": "2026-01-02T03:04:05.678Z",
 }
+_PROCESS = {"process": "9b9d7f1c", "host": "docs-1", "pid": 4711}
+_LOSS = {"slug": "initech", "data": "keep", "documents": {"notes": 12}, "grants": 30}
 _SOCKET = {
     "sid": "0f2d6a0c4b1e4f0f8c39f1f5a53c9f6e",
     "subject": "user:bob",
@@ -84,6 +91,7 @@ _SOCKET = {
     "address": "192.0.2.7",
     "since": "2026-01-02T03:04:05.678Z",
     "expires_at": "2026-01-02T03:19:05.678Z",
+    "process": _PROCESS["process"],
     "room_count": 1,
     "rooms": [{"uuid": _UUID, "role": "reader"}],
 }
@@ -98,7 +106,7 @@ _MINIMAL = {204: "Done; `Prefer: return=minimal` asked for no body."}
 
 CONTRACTS: Mapping[str, Contract] = {
     "documents.create_document": Contract(
-        (e.InvalidUuid, e.UnknownCollection, e.Conflict, *_DOCUMENT),
+        (e.InvalidUuid, e.UnknownCollection, e.Forbidden, e.Conflict, *_DOCUMENT, e.IdempotencyKeyReused),
         request=_FIELDS,
         answer=_SHOWN,
         headers=_KEY | _PREFER,
@@ -123,7 +131,7 @@ CONTRACTS: Mapping[str, Contract] = {
         (*_PLACE, e.Forbidden, e.Conflict, e.PreconditionFailed), headers=_IF_MATCH
     ),
     "bulk.write_documents": Contract(
-        (*_BODY, e.UnknownCollection),
+        (*_BODY, e.UnknownCollection, e.Forbidden, e.IdempotencyKeyReused),
         request={
             "items": [
                 {"document": _FIELDS, "grants": [{"subject": "group:staff", "role": "reader"}]},
@@ -140,9 +148,17 @@ CONTRACTS: Mapping[str, Contract] = {
         },
         headers=_KEY,
     ),
-    "imports.import_position": Contract((e.UnknownCollection, e.Conflict), answer={"lines": 200}, headers=_KEY),
+    "imports.import_position": Contract(
+        (e.UnknownCollection, e.Forbidden, e.IdempotencyKeyReused), answer={"lines": 200}, headers=_KEY
+    ),
     "imports.import_documents": Contract(
-        (e.UnknownCollection, e.UnsupportedMediaType, e.DocumentTooLarge, e.Conflict),
+        (
+            e.UnknownCollection,
+            e.Forbidden,
+            e.UnsupportedMediaType,
+            e.DocumentTooLarge,
+            e.IdempotencyKeyReused,
+        ),
         answer={"lines": 2, "succeeded": 2, "failed": 0, "errors": []},
         headers=_KEY,
         lines='{"document": {"title": "First"}}\n{"document": {"title": "Second"}}\n',
@@ -173,8 +189,8 @@ CONTRACTS: Mapping[str, Contract] = {
             "rules": [{"rule": "subject", "applies": True, "member": True, "in_force": True, "grant": _SET}],
             "scopes": [],
             "sockets": {
-                "process": "9b9d7f1c",
-                "other_processes": 0,
+                "complete": True,
+                "pending": [],
                 "in_room": 1,
                 "of_subject": 1,
                 "held": [{"subject": "user:bob", "since": "2026-01-02T03:04:05.678Z", "role": "reader"}],
@@ -182,7 +198,36 @@ CONTRACTS: Mapping[str, Contract] = {
         },
     ),
     "grants.set_grant": Contract(_GRANT, request={"role": "reader"}, answer=_SET, headers=_WAIT),
-    "grants.remove_grant": Contract((e.InvalidUuid, e.InvalidSubject, e.Forbidden, e.Conflict), headers=_WAIT),
+    "grants.remove_grant": Contract(
+        (e.InvalidUuid, e.InvalidSubject, e.Forbidden, e.Conflict),
+        headers=_WAIT,
+        answer={"uuid": _UUID, "subject": "user:bob", "applied": True, "pending": []},
+    ),
+    "transfers.list_holdings": Contract(
+        (*_SCOPED, e.InvalidSubject, e.InvalidCursor),
+        answer={
+            "subject": "user:bob",
+            "grants": [
+                {
+                    "uuid": _UUID,
+                    "role": "reader",
+                    "granted_by": "user:alice",
+                    "granted_at": "2026-01-02T03:04:05.678Z",
+                    "in_force": True,
+                }
+            ],
+            "next": None,
+        },
+    ),
+    "transfers.transfer_ownership": Contract(
+        (*_BODY, e.InvalidUuid, e.InvalidSubject, e.InvalidRole, e.Forbidden, e.Conflict),
+        request={"to": "user:bob", "keep": "writer"},
+        answer={
+            "uuid": _UUID,
+            "grants": [{**_SET, "role": "owner"}, {**_SET, "subject": "user:alice", "role": "writer"}],
+        },
+        headers={"Prefer": "`wait=SECONDS`: answer when every server process has applied it."},
+    ),
     "me.who_am_i": Contract(
         answer={
             "tenant": "acme",
@@ -204,7 +249,10 @@ CONTRACTS: Mapping[str, Contract] = {
     "admin_tenants.create_tenant": Contract(
         (*_SCOPED, *_BODY, e.Conflict),
         "livedocs:platform",
-        request={"slug": "initech", "collections": {"notes": {"key": "_id"}}},
+        request={
+            "slug": "initech",
+            "collections": {"notes": {"key": "_id", "json_schema": {"bsonType": "object", "required": ["title"]}}},
+        },
         answer=_TENANT,
     ),
     "admin_tenants.read_tenant": Contract(_SCOPED, "livedocs:platform", answer=_TENANT),
@@ -220,6 +268,15 @@ CONTRACTS: Mapping[str, Contract] = {
         request={"max_document_bytes": 65536},
         answer={**_TENANT, "limits": {"max_document_bytes": 65536}},
     ),
+    "admin_tenants.confine_service": Contract(
+        (*_SCOPED, *_BODY, e.Forbidden, e.InvalidSubject, e.UnknownCollection),
+        "livedocs:platform",
+        request={"collections": ["notes"]},
+        answer={**_TENANT, "services": {"initech-billing": {"collections": ["notes"]}}},
+    ),
+    "admin_tenants.release_service": Contract(
+        (*_SCOPED, e.Forbidden, e.InvalidSubject), "livedocs:platform", answer=_TENANT
+    ),
     "admin_tenants.suspend_tenant": Contract(
         (*_SCOPED, e.Conflict), "livedocs:platform", answer={**_TENANT, "status": "suspended"}
     ),
@@ -227,12 +284,31 @@ CONTRACTS: Mapping[str, Contract] = {
     "admin_tenants.delete_tenant": Contract(
         (*_SCOPED, e.Conflict),
         "livedocs:platform",
-        answer={"slug": "initech", "data": "keep", "documents": {"notes": 12}, "grants": 30},
+        answer=_LOSS,
+        answers={202: {**_LOSS, "code": "Yk3v8xJ2", "expires_at": "2026-01-02T03:19:05.678Z"}},
     ),
     "admin.list_sessions": Contract(
         (*_SCOPED, e.InvalidUuid, e.InvalidCursor),
         "livedocs:admin",
-        answer={"process": "9b9d7f1c", "sessions": [_SOCKET], "next": None},
+        answer={
+            "process": _PROCESS["process"],
+            "complete": True,
+            "processes": [{**_PROCESS, "answered": True}],
+            "total": 1,
+            "sessions": [_SOCKET],
+            "next": None,
+        },
+    ),
+    "admin.disconnect_subject": Contract(
+        (*_SCOPED, e.InvalidSubject),
+        "livedocs:admin",
+        answer={
+            "subject": "user:bob",
+            "disconnected": 1,
+            "sessions": [{"sid": _SOCKET["sid"], "address": _SOCKET["address"], "process": _PROCESS["process"]}],
+            "applied": True,
+            "pending": [],
+        },
     ),
     "admin.disconnect_session": Contract(_SCOPED, "livedocs:admin"),
     "admin.search_audit": Contract(
@@ -256,14 +332,6 @@ CONTRACTS: Mapping[str, Contract] = {
 }
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_PARAMETERS: Mapping[str, dict[str, Any]] = {
-    "uuid": {"type": "string", "format": "uuid"},
-    "collection": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,119}$"},
-    "subject": {"type": "string", "pattern": r"^((user|client|group):[!-~]{1,255}|tenant:\*)$"},
-    "slug": {"type": "string", "pattern": "^[a-z][a-z0-9-]{1,38}$"},
-    "sid": {"type": "string", "pattern": "^[0-9a-f]{1,64}$"},
-    "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
-}
 
 
 def refusals(errors: Sequence[type[LivedocsError]]) -> dict[str, Any]:
@@ -287,9 +355,11 @@ def complete(operation: dict[str, Any], contract: Contract) -> None:
         responses[str(status)] = {"description": when}
     for code, refusal in refusals((*CALLER, *contract.errors)).items():
         responses.setdefault(code, refusal)
-    if contract.answer is not None:
-        usual = next(responses[status] for status in ("200", "201") if status in responses)
-        usual["content"]["application/json"]["example"] = contract.answer
+    examples = contract.answers or {}
+    for good in ("200", "201", "202"):
+        example = examples.get(int(good), contract.answer)
+        if example is not None and good in responses:
+            responses[good]["content"]["application/json"]["example"] = example
     if contract.request is not None:
         for content in operation["requestBody"]["content"].values():
             content["example"] = contract.request
@@ -298,11 +368,8 @@ def complete(operation: dict[str, Any], contract: Contract) -> None:
         operation["requestBody"] = {"required": True, "content": content}
     scopes = [contract.scope] if contract.scope else []
     operation["security"] = [{"bearer": scopes}, {"cookie": scopes}]
-    for parameter in operation["parameters"]:
-        if parameter["name"] in _PARAMETERS:
-            parameter["schema"] = dict(_PARAMETERS[parameter["name"]])
     operation["parameters"] = [
-        *operation["parameters"],
+        *map(described, operation["parameters"]),
         *(
             {"name": name, "in": "header", "required": False, "description": means, "schema": {"type": "string"}}
             for name, means in (contract.headers or {}).items()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, unquote
 
-from livedocs.access.credentials import cookie_name
+from livedocs.access.credentials import cookie_name, login_cookie_name
 from livedocs.errors import TokenTooLarge
 
 _MOST_OCTETS = 4096
@@ -49,16 +49,18 @@ class Cookie:
 
 @dataclass(frozen=True, slots=True)
 class Cookies:
-    """The three of them.
+    """The four of them.
 
     Attributes:
         access: the access token.
         refresh: the refresh token.
+        session: a random name for the login, the same for all tokens that it gets one after the other.
         login: the sealed attempt to log in. Lax, because the browser brings it along from the provider's site.
     """
 
     access: Cookie
     refresh: Cookie
+    session: Cookie
     login: Cookie
 
     @classmethod
@@ -68,6 +70,7 @@ class Cookies:
         return cls(
             access=Cookie(cookie_name(secure), "Strict", secure),
             refresh=Cookie(prefix + "livedocs_refresh", "Strict", secure),
+            session=Cookie(login_cookie_name(secure), "Strict", secure),
             login=Cookie(prefix + "livedocs_login", "Lax", secure),
         )
 

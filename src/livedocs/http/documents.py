@@ -13,7 +13,7 @@ from quart import Blueprint, Response, request
 from quart_schema import document_request, document_response, tag
 
 from livedocs import extjson
-from livedocs.errors import InvalidDocument, UnknownCollection
+from livedocs.errors import Forbidden, InvalidDocument, UnknownCollection
 from livedocs.http import document_rules as rules
 from livedocs.http.bodies import MERGE_PATCH, MINIMAL, json_answer, parse_key, read_object, wants_minimal
 from livedocs.http.caller import Caller, caller
@@ -48,7 +48,7 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
         of a UUID that is new. 409 when the UUID is taken.
 
         With an `Idempotency-Key` the same request, sent again within a day, makes nothing and is answered as at
-        first, with `Idempotency-Replayed: true`; another request with that key is refused with 409.
+        first, with `Idempotency-Replayed: true`; another request with that key is refused with 422.
         """
         who = caller()
         tenant_collection(who, collection)
@@ -137,11 +137,14 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
 
 
 def tenant_collection(who: Caller, collection: str) -> None:
-    """Refuse a collection that the caller's tenant has not registered.
+    """Refuse a collection that the caller is confined away from, or that its tenant has not registered.
 
     Raises:
-        UnknownCollection: it has not.
+        Forbidden: the caller is a service that is confined to others, whether there is such a collection or not.
+        UnknownCollection: the tenant has no such collection.
     """
+    if who.confined_to is not None and collection not in who.confined_to:
+        raise Forbidden("This service is confined to other collections.", collection=collection)
     if collection not in who.tenant.collections:
         raise UnknownCollection(collection=collection)
 

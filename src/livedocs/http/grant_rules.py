@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from livedocs.access.acl import Allowed, decide
+from livedocs.access.ownership import ownership
 from livedocs.access.principal import Principal
 from livedocs.errors import Conflict, Forbidden, InvalidGrant, InvalidRole, NotFound
 from livedocs.http.document_rules import WRITE_SCOPE
@@ -108,14 +109,8 @@ def _keep_an_owner(state: GrantState, principal: Principal, after: Sequence[Gran
     """Refuse to leave a UUID without an owner, or with none that lasts, where it has one."""
     if ADMIN_SCOPE in principal.scopes:
         return
-    if _ownership(after, state.now) < _ownership(state.grants, state.now):
+    if ownership(after, state.now) < ownership(state.grants, state.now):
         raise Conflict("The UUID would be left without an owner; name another one first.")
-
-
-def _ownership(grants: Sequence[Grant], now: datetime) -> int:
-    """2 when there is an owner without an end, 1 when every owner has one, 0 without an owner."""
-    owners = [grant for grant in grants if grant.role is Role.OWNER and grant.in_force(now)]
-    return max((2 if grant.expires_at is None else 1 for grant in owners), default=0)
 
 
 def _milliseconds(at: datetime) -> datetime:

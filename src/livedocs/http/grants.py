@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,9 +15,10 @@ from livedocs.access.acl import Allowed, Denied
 from livedocs.http import grant_rules as rules
 from livedocs.http.bodies import MINIMAL, json_answer, read_json, tagged_answer, wants_minimal
 from livedocs.http.caller import Caller, caller
+from livedocs.http.confinement import granting
 from livedocs.http.explanation import Rule, explain
 from livedocs.http.receipts import Receipt, receipt, wait_asked
-from livedocs.http.roster import Roster
+from livedocs.http.roster import Answers, Roster, named
 from livedocs.http.shapes import (
     Applied,
     ExplainQuery,
@@ -28,19 +30,22 @@ from livedocs.http.shapes import (
 )
 from livedocs.http.times import rfc3339
 from livedocs.model import Grant, GrantKey, parse_subject, parse_uuid
+from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants, GrantState
+from livedocs.store.inquiries import Holders
 from livedocs.store.processes import Processes
 
 _MOST_SOCKETS = 100
 
 
-def blueprint(grants: Grants, processes: Processes, roster: Roster) -> Blueprint:
+def blueprint(grants: Grants, documents: Documents, processes: Processes, roster: Roster) -> Blueprint:
     """The routes under `/v1/grants`.
 
     Args:
         grants: the store's grants.
+        documents: the store's documents.
         processes: the server processes that a receipt has to name.
-        roster: the sockets of this process.
+        roster: the sockets of all server processes.
     """
     routes = Blueprint("grants", __name__, url_prefix="/v1/grants")
     # A subject may hold a slash: the server has decoded the path before it is taken apart.
@@ -52,8 +57,9 @@ def blueprint(grants: Grants, processes: Processes, roster: Roster) -> Blueprint
     async def list_grants(uuid: str) -> Response:
         """Every grant on a UUID, for its owners. Has an `ETag`, honours `If-None-Match`."""
         who, parsed = caller(), parse_uuid(uuid)
+        granter = await granting(documents, who, [parsed])
         held = await grants.of_uuid(who.tenant.slug, parsed)
-        listed = rules.listing(GrantState(held, datetime.now(UTC)), who.principal)
+        listed = rules.listing(GrantState(held, datetime.now(UTC)), granter(parsed))
         return tagged_answer({"uuid": str(parsed), "grants": [shown(grant) for grant in listed]})
 
     @routes.get("/<uuid>/explain")
@@ -65,16 +71,17 @@ def blueprint(grants: Grants, processes: Processes, roster: Roster) -> Blueprint
 
         A token alone says which groups somebody is in: they are taken from `group` (which may be repeated), else
         from the subject's live sockets, else they are unknown and a group's rule has `applies` null. Sockets are
-        those of the server process that answers.
+        those of all server processes but the `pending` ones, which did not answer in time.
         """
         who, parsed = caller(), parse_uuid(uuid)
         subject = parse_subject(request.args.get("subject"))
+        granter = await granting(documents, who, [parsed])
         held = await grants.of_uuid(who.tenant.slug, parsed)
         state = GrantState(held, datetime.now(UTC))
-        listed = rules.listing(state, who.principal)
-        groups, source = _groups(roster, who.tenant.slug, subject)
+        listed = rules.listing(state, granter(parsed))
+        sockets = await roster.ask(Holders(who.tenant.slug, parsed, subject, limit=_MOST_SOCKETS))
+        groups, source = _groups(_union(answer.groups for _, answer in sockets[0]))
         found = explain(listed, subject, groups, state.now)
-        others = len([one for one in await processes.live() if one.id != _id(roster)])
         return json_answer(
             {
                 "uuid": str(parsed),
@@ -83,7 +90,7 @@ def blueprint(grants: Grants, processes: Processes, roster: Roster) -> Blueprint
                 "groups": {"source": source, "names": sorted(groups or ())},
                 "rules": [_rule(rule) for rule in found.rules],
                 "scopes": [{"scope": scope, "means": means} for scope, means in found.scopes],
-                "sockets": _sockets(roster, who, parsed, subject, others),
+                "sockets": _sockets(sockets, who, parsed),
             }
         )
 
@@ -102,7 +109,8 @@ def blueprint(grants: Grants, processes: Processes, roster: Roster) -> Blueprint
         who = caller()
         key = GrantKey(who.tenant.slug, parse_uuid(uuid), parse_subject(subject))
         role, expires_at = rules.parse_body(await read_json(), datetime.now(UTC))
-        decide = partial(rules.put, principal=who.principal, key=key, role=role, expires_at=expires_at)
+        granter = await granting(documents, who, [key.uuid])
+        decide = partial(rules.put, principal=granter(key.uuid), key=key, role=role, expires_at=expires_at)
         grant, created = await grants.set(key, who.actor, decide)
         proof = await _receipt(processes)
         if proof is None and wants_minimal():
@@ -122,7 +130,8 @@ def blueprint(grants: Grants, processes: Processes, roster: Roster) -> Blueprint
         """
         who = caller()
         key = GrantKey(who.tenant.slug, parse_uuid(uuid), parse_subject(subject))
-        await grants.remove(key, who.actor, partial(rules.remove, principal=who.principal, key=key))
+        granter = await granting(documents, who, [key.uuid])
+        await grants.remove(key, who.actor, partial(rules.remove, principal=granter(key.uuid), key=key))
         proof = await _receipt(processes)
         if proof is None:
             return Response(b"", 204)
@@ -139,17 +148,12 @@ async def _receipt(processes: Processes) -> Receipt | None:
     return None if seconds is None else await receipt(processes, seconds)
 
 
-def _groups(roster: Roster, tenant: str, subject: str) -> tuple[frozenset[str] | None, str]:
+def _groups(held: frozenset[str] | None) -> tuple[frozenset[str] | None, str]:
     """The subject's groups, and where they are from."""
     asked = request.args.getlist("group")
     if asked:
         return frozenset(asked), "request"
-    live = [socket.groups for socket in roster.of_tenant(tenant) if socket.subject == subject]
-    return (frozenset().union(*live), "sockets") if live else (None, "unknown")
-
-
-def _id(roster: Roster) -> str | None:
-    return roster.process.id if roster.process is not None else None
+    return held, "unknown" if held is None else "sockets"
 
 
 def _decision(decision: Allowed | Denied) -> dict[str, Any]:
@@ -170,25 +174,30 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _sockets(roster: Roster, who: Caller, uuid: UUID, subject: str, others: int) -> dict[str, Any]:
+def _union(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    """What is in any of them; None when there is none."""
+    known = [names for names in sets if names is not None]
+    return frozenset().union(*known) if known else None
+
+
+def _sockets(answers: Answers, who: Caller, uuid: UUID) -> dict[str, Any]:
     """The sockets that hold the room on behalf of the subject; who they are in detail is for administrators."""
-    in_room = list(roster.in_room(who.tenant.slug, uuid))
+    answered, silent = answers
+    sessions = sorted((one for _, answer in answered for one in answer.sessions), key=lambda one: one.place)
     held = []
-    for socket in in_room:
-        if subject in {socket.subject, "tenant:*", *(f"group:{name}" for name in socket.groups)}:
-            members = {"subject": socket.subject, "since": rfc3339(socket.since)}
-            role = socket.rooms.get(uuid)
-            if role is not None:
-                members["role"] = role.label
-            if rules.ADMIN_SCOPE in who.principal.scopes:
-                members |= {"sid": socket.sid, "address": socket.address}
-            held.append(members)
+    for one in sessions[:_MOST_SOCKETS]:
+        members = {"subject": one.subject, "since": rfc3339(datetime.fromtimestamp(one.since, UTC))}
+        if uuid in one.rooms:
+            members["role"] = one.rooms[uuid].label
+        if rules.ADMIN_SCOPE in who.principal.scopes:
+            members |= {"sid": one.sid, "address": one.address}
+        held.append(members)
     return {
-        "process": _id(roster),
-        "other_processes": others,
-        "in_room": len(in_room),
-        "of_subject": len(held),
-        "held": held[:_MOST_SOCKETS],
+        "complete": not silent,
+        "pending": [named(process) for process in silent],
+        "in_room": sum(answer.in_room for _, answer in answered),
+        "of_subject": sum(answer.matching for _, answer in answered),
+        "held": held,
     }
 
 

@@ -15,6 +15,7 @@ from livedocs.access.authenticate import TenantLookup
 from livedocs.errors import (
     BadRequest,
     DocumentTooLarge,
+    Forbidden,
     InvalidToken,
     TenantSuspended,
     Unavailable,
@@ -24,9 +25,11 @@ from livedocs.http import bulk_rules as rules
 from livedocs.http import pacing
 from livedocs.http.bodies import json_answer, parse_key
 from livedocs.http.caller import Caller, caller
+from livedocs.http.confinement import granting
 from livedocs.http.documents import tenant_collection
 from livedocs.http.shapes import ImportDone, ImportPosition, ImportQuery
 from livedocs.store.batches import MOST, Batches
+from livedocs.store.documents import Documents
 from livedocs.store.replays import Once, Replays
 
 MEDIA_TYPES = frozenset({"application/x-ndjson", "application/jsonl"})
@@ -59,11 +62,14 @@ class _Report:
             self.lines += 1
 
 
-def blueprint(batches: Batches, replays: Replays, max_bytes: int, tenants: TenantLookup) -> Blueprint:
+def blueprint(
+    batches: Batches, documents: Documents, replays: Replays, max_bytes: int, tenants: TenantLookup
+) -> Blueprint:
     """`/v1/docs/{collection}:import`.
 
     Args:
         batches: the store's writes of many items.
+        documents: the store's documents.
         replays: remembers how far an import has come.
         max_bytes: most bytes of a document as BSON.
         tenants: as they are now; an import may take longer than a tenant's good standing.
@@ -96,12 +102,17 @@ def blueprint(batches: Batches, replays: Replays, max_bytes: int, tenants: Tenan
         if request.mimetype not in MEDIA_TYPES:
             raise UnsupportedMediaType(accepts=sorted(MEDIA_TYPES))
         report = _Report(_first(request.args.get("first")))
+        if once is not None:
+            await replays.claim(who.tenant.slug, once)
         most = who.limit("max_document_bytes", max_bytes)
         async for lines in _batches(_chunks(), 3 * most + 65536, report):
-            _still_welcome(who, tenants, report)
+            _still_welcome(who, collection, tenants, report)
             parsed = await asyncio.to_thread(_parse, lines, report.lines, most, _seed(who, collection, once))
             items = [item for item in parsed if isinstance(item, rules.UpsertItem)]
-            upserts = [rules.upsert(item, who.tenant.slug, who.principal, most) for item in items]
+            granter = await granting(documents, who, [item.uuid for item in items if item.grants])
+            upserts = [
+                rules.upsert(item, who.tenant.slug, who.principal, granter(item.uuid), most) for item in items
+            ]
             results = await batches.upsert(who.tenant, collection, who.principal.subjects, who.actor, upserts)
             gone = next((result for result in results if isinstance(result, Unavailable)), None)
             if gone is not None:
@@ -134,11 +145,14 @@ def _first(text: str | None) -> int:
     return int(text)
 
 
-def _still_welcome(who: Caller, tenants: TenantLookup, report: _Report) -> None:
+def _still_welcome(who: Caller, collection: str, tenants: TenantLookup, report: _Report) -> None:
     """An import may outlive its token and its tenant's good standing; what they allowed it must not."""
     tenant = tenants.get(who.tenant.slug)
     if tenant is None or not tenant.active:
         raise TenantSuspended(lines=report.lines)
+    confined_to = tenant.confines(who.principal.subject)
+    if confined_to is not None and collection not in confined_to:
+        raise Forbidden("This service is confined to other collections.", lines=report.lines)
     if who.principal.expires_at <= datetime.now(UTC):
         raise InvalidToken(lines=report.lines)
 

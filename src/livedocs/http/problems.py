@@ -27,6 +27,7 @@ from livedocs.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+MERGE_PATCH = "application/merge-patch+json"
 REALM = "livedocs"
 
 _OF_STATUS: Mapping[int, type[LivedocsError]] = {
@@ -54,6 +55,10 @@ def problem(error: LivedocsError, **more: Any) -> Problem:
     challenge = _challenge(error)
     if challenge:
         headers["WWW-Authenticate"] = challenge
+    if isinstance(error, UnsupportedMediaType) and "accepts" in error.data:
+        # RFC 9110, 15.5.16, and RFC 5789, 2.2, for a PATCH.
+        accepts = error.data["accepts"]
+        headers["Accept-Patch" if MERGE_PATCH in accepts else "Accept"] = ", ".join(accepts)
     if error.retry_after is not None:
         # Whole seconds (RFC 9110, 10.2.3), and never sooner than meant.
         headers["Retry-After"] = str(math.ceil(error.retry_after))

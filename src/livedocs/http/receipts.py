@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from livedocs.changes import cursor
+from livedocs.http.roster import named
 from livedocs.store.processes import Process, Processes
 
 MOST_SECONDS = 30
@@ -28,7 +29,7 @@ class Receipt:
     @property
     def members(self) -> dict[str, Any]:
         """What the answer says of it."""
-        behind = [{"process": one.id, "host": one.host, "pid": one.pid} for one in self.pending]
+        behind = [named(process) for process in self.pending]
         return {"applied": not behind, "pending": behind}
 
     @property

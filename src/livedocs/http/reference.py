@@ -1,7 +1,9 @@
-"""The description of the interface: `/openapi.json`, and `/docs` without other hosts."""
+"""The description of both interfaces: `/openapi.json`, `/asyncapi.json`, and `/docs` without other hosts."""
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,8 +15,15 @@ from quart_schema import Info, OpenAPIProvider, QuartSchema, hide
 from werkzeug.routing.rules import Rule
 
 from livedocs import __version__
+from livedocs.access.credentials import cookie_name
+from livedocs.config import Settings
 from livedocs.errors import LivedocsError
+from livedocs.http import asyncapi
+from livedocs.http.bodies import json_answer
 from livedocs.http.contract import CONTRACTS, complete
+from livedocs.http.public_contract import PUBLIC, complete_public
+from livedocs.http.socket_contract import MESSAGES, OPERATIONS, Message
+from livedocs.http.socket_schemas import FINAL, GOAWAY, HANDSHAKE, RESYNC, REVOKED
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -42,6 +51,7 @@ _PROBLEM = {
     },
 }
 
+_CODE = re.compile(r"`([^`]+)`")
 _VARIABLE = re.compile(r"<(?:[^:<>]*:)?([^<>]+)>")
 
 
@@ -78,12 +88,12 @@ class _Provider(OpenAPIProvider):
         operation["responses"] = responses
         if rule.endpoint in CONTRACTS:
             complete(operation, CONTRACTS[rule.endpoint])
-        if rule.endpoint.startswith("health."):
-            operation["security"] = []
+        if rule.endpoint in PUBLIC:
+            complete_public(operation, PUBLIC[rule.endpoint])
 
 
-def describe(app: Any) -> None:
-    """Add `/openapi.json` and `/docs`. The library's own pages stay off: they load scripts from other hosts."""
+def describe(app: Any, settings: Settings) -> None:
+    """Add the descriptions and their pages. The library's own stay off: they load scripts from other hosts."""
     QuartSchema(
         app,
         redoc_ui_path=None,
@@ -96,7 +106,7 @@ def describe(app: Any) -> None:
         ),
         security_schemes={
             "bearer": {"type": "http", "scheme": "bearer"},
-            "cookie": {"type": "apiKey", "name": "livedocs_token", "in_": "cookie"},
+            "cookie": {"type": "apiKey", "name": cookie_name(settings.secure), "in_": "cookie"},
         },
         security=[{"bearer": []}, {"cookie": []}],
         conversion_preference="pydantic",
@@ -104,6 +114,7 @@ def describe(app: Any) -> None:
     )
     routes = Blueprint("reference", __name__, template_folder="templates")
     style = (Path(__file__).parent / "templates" / "docs.css").read_text()
+    sockets = asyncapi.document(settings)
 
     @routes.get("/docs.css")
     @hide
@@ -121,10 +132,38 @@ def describe(app: Any) -> None:
             version=__version__,
             operations=list(_operations(schema)),
             errors=list(_errors(LivedocsError)),
+            marked=_marked,
+        )
+        return Response(page, content_type="text/html; charset=utf-8")
+
+    @routes.get("/asyncapi.json")
+    @hide
+    async def asyncapi_document() -> Response:
+        """The socket protocol for programs."""
+        return json_answer(sockets)
+
+    @routes.get("/docs/socket")
+    @hide
+    async def docs_socket() -> Response:
+        """The socket protocol for people."""
+        page = await render_template(
+            "docs_socket.html",
+            version=__version__,
+            about=sockets["info"]["description"].split("\n\n"),
+            marked=_marked,
+            schemes=sockets["components"]["securitySchemes"],
+            steps=list(_steps()),
+            handshake=HANDSHAKE,
+            reasons=[("$revoked", REVOKED, ()), ("$resync", RESYNC, ()), ("$goaway", GOAWAY, FINAL)],
         )
         return Response(page, content_type="text/html; charset=utf-8")
 
     app.register_blueprint(routes)
+
+
+def _marked(text: str) -> str:
+    """Text whose code is between backticks, as HTML."""
+    return _CODE.sub(r"<code>\1</code>", html.escape(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +188,45 @@ def _operations(schema: dict[str, Any]) -> Iterator[_Operation]:
                 operation.get("description", "").strip(),
                 ", ".join(statuses),
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A message as the page shows it."""
+
+    title: str
+    summary: str
+    examples: list[tuple[str, str]]
+    codes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a client, or the server, does."""
+
+    by_client: bool
+    summary: str
+    messages: list[_Shown]
+    replies: list[_Shown]
+
+
+def _steps() -> Iterator[_Step]:
+    for operation in OPERATIONS.values():
+        yield _Step(
+            operation.action == "receive",
+            operation.summary,
+            [_shown(MESSAGES[name]) for name in operation.messages],
+            [_shown(MESSAGES[name]) for name in operation.reply],
+        )
+
+
+def _shown(message: Message) -> _Shown:
+    return _Shown(
+        message.title,
+        message.summary,
+        [(shows, json.dumps(payload)) for shows, payload in message.examples.items()],
+        sorted({kind.on_socket() for kind in message.errors}),
+    )
 
 
 def _errors(kind: type[LivedocsError]) -> Iterator[type[LivedocsError]]:

@@ -10,6 +10,8 @@ from pydantic import ConfigDict, Field, RootModel
 from pydantic.dataclasses import dataclass as model
 
 RoleName = Literal["reader", "writer", "owner"]
+SUBJECT = r"^((user|client|group):[!-~]{1,255}|tenant:\*)$"
+"""What a subject looks like in a path; in a body it may also hold what ASCII has no sign for."""
 
 
 class Document(RootModel[dict[str, Any]]):
@@ -30,6 +32,17 @@ class GrantBody:
 
     role: RoleName
     expires_at: datetime | None = Field(None, description="When it ends (RFC 3339); without it, it does not.")
+
+
+@model(config=ConfigDict(extra="forbid"))
+class TransferBody:
+    """Whose a UUID is to be."""
+
+    to: str = Field(pattern=SUBJECT, description="The subject that becomes owner.")
+    from_: str | None = Field(
+        None, alias="from", pattern=SUBJECT, description="The owner so far; the caller when absent."
+    )
+    keep: Literal["reader", "writer"] | None = Field(None, description="What that one keeps.")
 
 
 @model(config=ConfigDict(extra="forbid"))
@@ -136,6 +149,38 @@ class GrantList:
 
     uuid: str
     grants: list[GrantShown]
+    applied: bool | None = None
+    pending: list[PendingProcess] | None = None
+
+
+@dataclass
+class HoldingsQuery:
+    """Whose grants, and which page of them."""
+
+    subject: str
+    cursor: str | None = None
+    limit: int | None = None
+
+
+@dataclass
+class Holding:
+    """A grant that a subject has."""
+
+    uuid: str
+    role: RoleName
+    granted_by: str
+    in_force: bool
+    granted_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass
+class Holdings:
+    """One page of what a subject has."""
+
+    subject: str
+    grants: list[Holding]
+    next: str | None
 
 
 @dataclass
@@ -186,10 +231,10 @@ class RoomSocket:
 
 @dataclass
 class RoomSockets:
-    """The sockets of the process that answers; those of `other_processes` are not counted."""
+    """The sockets of all server processes but the `pending` ones, which did not answer in time."""
 
-    process: str | None
-    other_processes: int
+    complete: bool
+    pending: list[PendingProcess]
     in_room: int
     of_subject: int
     held: list[RoomSocket]

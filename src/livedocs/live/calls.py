@@ -12,18 +12,27 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from livedocs import extjson
+from livedocs import extjson, tracing
 from livedocs.access.credentials import well_formed
 from livedocs.access.limits import Kind, Limits
 from livedocs.changes import cursor
 from livedocs.changes.event import RoomKey
-from livedocs.errors import BadRequest, InvalidCursor, InvalidUuid, LivedocsError, RateLimited, UnknownCollection
+from livedocs.errors import (
+    BadRequest,
+    Forbidden,
+    InvalidCursor,
+    InvalidUuid,
+    LivedocsError,
+    RateLimited,
+    UnknownCollection,
+)
 from livedocs.live import frames
 from livedocs.live.client import Client
 from livedocs.live.fanout import Fanout, event_frame
 from livedocs.live.joins import Joins, Wish
 from livedocs.live.protocol import Call
 from livedocs.model import Tenant, parse_uuid
+from livedocs.telemetry import Metrics
 
 Reauthenticate = Callable[[Client, str], Awaitable[None]]
 
@@ -57,10 +66,11 @@ def read_uuids(items: Any) -> tuple[list[UUID], dict[str, dict[str, Any]]]:
     return uuids, refused
 
 
-def read_join(arguments: Sequence[Any], tenant: Tenant) -> JoinArguments:
-    """The arguments of JoinRoom.
+def read_join(arguments: Sequence[Any], tenant: Tenant, subject: str) -> JoinArguments:
+    """The arguments of JoinRoom, as that subject of the tenant gives them.
 
     Raises:
+        Forbidden: `collections` names one that the subject, a service, is confined away from.
         BadRequest: not a list of UUIDs and an object of options.
         InvalidCursor: `since` is no cursor.
         UnknownCollection: `collections` names one that is not registered.
@@ -80,16 +90,20 @@ def read_join(arguments: Sequence[Any], tenant: Tenant) -> JoinArguments:
     return JoinArguments(
         uuids,
         refused,
-        Wish(None if since is None else cursor.parse(since), snapshot, _read_collections(names, tenant)),
+        Wish(None if since is None else cursor.parse(since), snapshot, _read_collections(names, tenant, subject)),
     )
 
 
-def _read_collections(names: Any, tenant: Tenant) -> frozenset[str] | None:
+def _read_collections(names: Any, tenant: Tenant, subject: str) -> frozenset[str] | None:
+    confined_to = tenant.confines(subject)
     if names is None:
-        return None
+        return confined_to
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         detail = "collections is a list of names."
         raise BadRequest(detail)
+    if confined_to is not None and not confined_to.issuperset(names):
+        # Alike for a collection that exists and for one that does not.
+        raise Forbidden
     unknown = [name for name in names if name not in tenant.collections]
     if unknown:
         raise UnknownCollection(collection=unknown[0])
@@ -109,12 +123,19 @@ class Calls:
 
     Args:
         reauthenticate: puts a client under a new token; raises LivedocsError and leaves it as it was.
+        metrics: `joins`, of what is refused here already, and `join_seconds`.
         limits: how many events, and joins, a client may send; none without.
     """
 
     def __init__(
-        self, joins: Joins, fanout: Fanout, reauthenticate: Reauthenticate, limits: Limits | None = None
+        self,
+        joins: Joins,
+        fanout: Fanout,
+        reauthenticate: Reauthenticate,
+        metrics: Metrics,
+        limits: Limits | None = None,
     ) -> None:
+        self._metrics = metrics
         self._limits = limits
         self._joins = joins
         self._fanout = fanout
@@ -147,7 +168,7 @@ class Calls:
     def _count(self, client: Client, kind: Kind, count: int = 1) -> None:
         if self._limits is not None:
             self._limits.address(kind, client.address, count)
-            self._limits.caller(kind, client.principal, count)
+            self._limits.caller(kind, client.principal, client.tenant, count)
 
     def _complain(self, client: Client, call: Call, error: LivedocsError, empty: dict[str, Any]) -> None:
         """Refuse a whole call."""
@@ -159,10 +180,11 @@ class Calls:
 
     async def _join(self, client: Client, call: Call) -> None:
         try:
-            asked = read_join(call.arguments, client.tenant)
-        except (InvalidCursor, UnknownCollection) as error:
+            asked = read_join(call.arguments, client.tenant, client.principal.subject)
+        except (InvalidCursor, UnknownCollection, Forbidden) as error:
             uuids, refused = read_uuids(call.arguments[0])
             refused |= {str(uuid): {"code": error.on_socket()} for uuid in uuids}
+            self._count_refused(refused)
             self._answer_join(client, call, {}, refused)
             return
         except BadRequest as error:
@@ -172,14 +194,24 @@ class Calls:
             self._count(client, "joins", len(asked.uuids))
         except RateLimited as error:
             refused = {**asked.refused, **{str(uuid): refusal(error) for uuid in asked.uuids}}
+            self._count_refused(refused)
             self._answer_join(client, call, {}, refused)
             return
-        outcome = await self._joins.join(client, asked.uuids, asked.wish)
+        self._count_refused(asked.refused)
+        with self._metrics.join_seconds.time(), tracing.span("JoinRoom", kind="server") as span:
+            span.note("livedocs.tenant", client.tenant.slug)
+            span.note("livedocs.rooms", len(asked.uuids))
+            outcome = await self._joins.join(client, asked.uuids, asked.wish)
+            span.note("livedocs.rooms.refused", len(outcome.refused))
         # No await from here to the end: the answer, then what was missed, then whatever comes next.
         self._answer_join(client, call, outcome.joined, {**asked.refused, **outcome.refused})
         for change in outcome.replay:
             self._fanout.deliver(client, event_frame(change), change.room)
         self._joins.complete(client, outcome)
+
+    def _count_refused(self, refused: Mapping[str, Mapping[str, Any]]) -> None:
+        for told in refused.values():
+            self._metrics.joins.labels(told["code"]).inc()
 
     def _answer_join(
         self,

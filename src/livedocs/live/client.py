@@ -107,6 +107,9 @@ class Client:
 
     def hold(self, frame: Frame, room: RoomKey) -> Literal["sent", "dropped", "cut"]:
         """The same, but write it at `release`, or ahead of whatever else is written to the socket before that."""
+        if self.cut is None and self._held is None and not self.outbox.backlog()[0]:
+            self._held = [frame]
+            return "sent"
         return self._deliver(frame, room, hold=True)
 
     def _deliver(self, frame: Frame, room: RoomKey, *, hold: bool) -> Literal["sent", "dropped", "cut"]:

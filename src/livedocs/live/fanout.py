@@ -55,6 +55,8 @@ class Fanout:
         self._resyncs: Resyncs | None = None
         # Sockets that fell behind, until they have drained or been cut off.
         self.slow: set[Client] = set()
+        metrics.sockets_behind.set_function(lambda: len(self.slow))
+        metrics.rooms.follow(lambda: rooms.tenants)
         # Sockets that hold an event of a large room, and whether `_release` is about to be called.
         self._holding: deque[Client] = deque()
         self._due = False
@@ -89,9 +91,10 @@ class Fanout:
             self._send_whole(change)
             return
         frame: Frame | None = None
-        room, sent, deadline, late = change.room, 0, 0.0, False
+        room, token, sent, deadline, late = change.room, change.token, 0, 0.0, False
         for membership in self.rooms.of_room(room):
-            if not membership.wants(change):
+            # `wants`, without a call for each socket.
+            if not membership.active or token <= membership.after or not membership.takes(change):
                 continue
             if frame is None:
                 frame = event_frame(change)
@@ -149,9 +152,12 @@ class Fanout:
 
     def _grant(self, change: GrantChange) -> None:
         concerned = [m for m in self.rooms.of_room(change.room) if m.concerns(change)]
+        ended = 0
         for membership in concerned:
             membership.apply(change)
-            self.settle(membership, "expired" if change.ended else "revoked")
+            ended += not self.settle(membership, "expired" if change.ended else "revoked")
+        if ended and not change.ended:
+            self._metrics.revocation.observe(max(0.0, (self.clock() - change.wall).total_seconds()))
 
     # -- memberships --
 
@@ -201,9 +207,7 @@ class Fanout:
         client: Client = membership.member
         if client.cut is not None:
             client.cut.discard(membership.room)
-        removed = self.rooms.remove(membership)
-        self._metrics.rooms.set(len(self.rooms))
-        return removed
+        return self.rooms.remove(membership)
 
     def _resync(self, reason: str, concerned: Callable[[RoomKey], bool]) -> None:
         stale: dict[Client, list[RoomKey]] = {}

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import orjson
+
+from livedocs import extjson
 from livedocs.access.principal import Principal
 from livedocs.changes import cursor
 from livedocs.changes.event import DocumentChange, RoomKey
@@ -100,6 +103,7 @@ class Joins:
         self._rooms = fanout.rooms
         self._most_rooms = most_rooms
         self._metrics = metrics
+        self._joined = metrics.joins.labels("ok")
         # What is to be resynced, by client and room; a client has a task here as long as it has an entry.
         self._stale: dict[Client, dict[RoomKey, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,6 +154,8 @@ class Joins:
         room = self._most_rooms - len(self._rooms.of_member(client))
         new = [uuid for uuid in wanted if self._rooms.get(client, RoomKey(client.tenant.slug, uuid)) is None]
         refused = wanted if len(wanted) > MOST_PER_CALL else new[max(0, room) :]
+        if refused:
+            self._metrics.limits_hit.labels("rooms", "call" if len(wanted) > MOST_PER_CALL else "socket").inc()
         for uuid in refused:
             outcome.refused[str(uuid)] = {"code": TooManyRooms.on_socket()}
             self._metrics.joins.labels(TooManyRooms.on_socket()).inc()
@@ -212,8 +218,7 @@ class Joins:
             answer["snapshot"] = documents_of(snapshot, membership)
         outcome.joined[str(uuid)] = answer
         outcome.replay.extend(replay)
-        self._metrics.joins.labels("ok").inc()
-        self._metrics.rooms.set(len(self._rooms))
+        self._joined.inc()
 
     def _activate(
         self, membership: Membership, snapshot: Snapshot, wish: Wish, begin: str | None
@@ -365,6 +370,7 @@ class Joins:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._looks.aclose()
 
 
 def _begin(membership: Membership, wish: Wish) -> str | None:
@@ -374,7 +380,16 @@ def _begin(membership: Membership, wish: Wish) -> str | None:
     return membership.resume
 
 
-def documents_of(snapshot: Snapshot, membership: Membership) -> dict[str, list[dict[str, Any]]]:
-    """A room's documents as a client gets them, by collection."""
-    uuid, wanted = membership.room.uuid, membership.collections
-    return present_all(snapshot.documents.get(uuid, {}), membership.member.tenant.collections, wanted, uuid)
+def documents_of(snapshot: Snapshot, membership: Membership) -> orjson.Fragment:
+    """A room's documents as a client gets them, by collection; encoded once for everyone of one round of reads."""
+    uuid, wanted, tenant = membership.room.uuid, membership.collections, membership.member.tenant
+    documents = snapshot.documents.get(uuid)
+    if documents is None:
+        return orjson.Fragment(b"{}")
+    made = snapshot.shared.get((uuid, wanted))
+    # Between two who join, other collections may have been registered.
+    if made is None or made[0] is not tenant:
+        encoded = extjson.dumps(present_all(documents, tenant.collections, wanted, uuid))
+        made = snapshot.shared[uuid, wanted] = (tenant, orjson.Fragment(encoded))
+    fragment: orjson.Fragment = made[1]
+    return fragment

@@ -92,3 +92,7 @@ class Looks:
     def resumable(self, since: str, snapshot: Snapshot, tenant: Tenant) -> bool:
         """Whether everything after that cursor is in the history, and the cursor is not from another future."""
         return self._history.covers(since, tenant.slug) and since <= cursor.after(snapshot.at)
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        await self._gate.aclose()

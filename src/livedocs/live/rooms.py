@@ -6,6 +6,7 @@ set in stream order, and when none is left the membership is over.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -89,6 +90,8 @@ class Rooms:
         # Invariant: `_rooms[m.room][m.member]` is m exactly when `_members[m.member][m.room]` is.
         self._rooms: dict[RoomKey, dict[Any, Membership]] = {}
         self._members: dict[Any, dict[RoomKey, Membership]] = {}
+        # How many rooms each tenant has; no count is ever kept at zero.
+        self.tenants: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -98,7 +101,12 @@ class Rooms:
 
     def add(self, membership: Membership) -> None:
         """Register a membership; one that the member had in that room is replaced."""
-        self._rooms.setdefault(membership.room, {})[membership.member] = membership
+        room = membership.room
+        members = self._rooms.get(room)
+        if members is None:
+            members = self._rooms[room] = {}
+            self.tenants[room.tenant] += 1
+        members[membership.member] = membership
         self._members.setdefault(membership.member, {})[membership.room] = membership
 
     def remove(self, membership: Membership) -> bool:
@@ -109,6 +117,10 @@ class Rooms:
         del members[membership.member]
         if not members:
             del self._rooms[membership.room]
+            tenant = membership.room.tenant
+            self.tenants[tenant] -= 1
+            if not self.tenants[tenant]:
+                del self.tenants[tenant]
         rooms = self._members[membership.member]
         del rooms[membership.room]
         if not rooms:

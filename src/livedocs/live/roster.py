@@ -1,18 +1,24 @@
-"""Who is connected to this process, for those who administer it. Satisfies `http.roster.Roster`."""
+"""Who is connected to this process, for those who administer it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+import asyncio
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 from uuid import UUID
 
 from livedocs.changes.event import RoomKey
 from livedocs.live.client import Client
 from livedocs.live.rooms import Rooms
-from livedocs.model import Role
-from livedocs.store.processes import Process
-from livedocs.telemetry import Metrics
+from livedocs.store.inquiries import Answer, Disconnection, Holders, Listing, Place, Question, Session, place
+
+_MOST_ROOMS = 100
+# Of those that were disconnected, as many are named.
+_MOST_NAMED = 1000
+# Sockets that are looked at before whatever else is waiting gets its turn.
+_SLICE = 500
 
 
 class Connected(Protocol):
@@ -23,102 +29,107 @@ class Connected(Protocol):
         """The connected clients."""
 
 
-class SocketView:
-    """A socket as it is at the moment each attribute is read."""
-
-    __slots__ = ("_client", "_rooms")
-
-    def __init__(self, client: Client, rooms: Rooms) -> None:
-        self._client = client
-        self._rooms = rooms
-
-    @property
-    def sid(self) -> str:
-        """Its id among all sockets."""
-        return self._client.sid
-
-    @property
-    def subject(self) -> str:
-        """Who it is."""
-        return self._client.principal.subject
-
-    @property
-    def name(self) -> str:
-        """The same for people to read."""
-        return self._client.principal.name
-
-    @property
-    def groups(self) -> frozenset[str]:
-        """The groups of who it is, as last introspected."""
-        return self._client.principal.groups
-
-    @property
-    def client_id(self) -> str:
-        """The OAuth client its token was issued to."""
-        return self._client.principal.client_id
-
-    @property
-    def address(self) -> str:
-        """Where it comes from."""
-        return self._client.address
-
-    @property
-    def since(self) -> datetime:
-        """When it connected, aware UTC."""
-        return datetime.fromtimestamp(self._client.since, UTC)
-
-    @property
-    def expires_at(self) -> datetime:
-        """When its token ends, aware UTC."""
-        return self._client.principal.expires_at
-
-    @property
-    def rooms(self) -> Mapping[UUID, Role]:
-        """The rooms it is in, with its role in each; those it is still being let into are not among them."""
-        held = self._rooms.of_member(self._client)
-        return {key.uuid: membership.role for key, membership in held.items() if membership.active}
-
-
 class Roster:
     """The sockets of this process.
 
     Args:
-        process: this one.
         sockets: every socket.
         rooms: who is in which room.
-        metrics: counts the disconnects.
     """
 
-    def __init__(self, process: Process, sockets: Connected, rooms: Rooms, metrics: Metrics) -> None:
-        self.process: Process | None = process
+    def __init__(self, sockets: Connected, rooms: Rooms) -> None:
         self._sockets = sockets
         self._rooms = rooms
-        self._metrics = metrics
 
-    def _of_tenant(self, tenant: str) -> Iterator[Client]:
-        return (
-            client
-            for client in self._sockets.clients
-            if client.principal.tenant == tenant and client.closed is None
+    async def answer(self, question: Question) -> Answer:
+        """What this process has to say to a question. A disconnection is done then."""
+        match question:
+            case Listing():
+                return await self._list(question)
+            case Holders():
+                return await self._holders(question)
+            case Disconnection():
+                return await self._disconnect(question)
+
+    async def _list(self, question: Listing) -> Answer:
+        subject = question.subject
+        in_room = None if question.uuid is None else set(self._in_room(question.tenant, question.uuid))
+
+        def asked_for(client: Client) -> bool:
+            return subject in {None, client.principal.subject} and (in_room is None or client in in_room)
+
+        found = await self._select(question.tenant, asked_for)
+        rest = [client for client in found if question.after is None or _place(client) > question.after]
+        listed = heapq.nsmallest(question.limit, rest, key=_place)
+        return Answer(tuple(self._session(client, question.uuid) for client in listed), len(found))
+
+    async def _holders(self, question: Holders) -> Answer:
+        subject = question.subject
+        of_subject = await self._select(question.tenant, lambda client: client.principal.subject == subject)
+        in_room = list(self._in_room(question.tenant, question.uuid))
+        found = [client for client in in_room if _answers_to(client, subject)]
+        listed = heapq.nsmallest(question.limit, found, key=_place)
+        return Answer(
+            tuple(self._session(client, question.uuid) for client in listed),
+            matching=len(found),
+            in_room=len(in_room),
+            groups=frozenset().union(*(client.principal.groups for client in of_subject)) if of_subject else None,
         )
 
-    def of_tenant(self, tenant: str) -> Iterable[SocketView]:
-        """Every socket of a tenant."""
-        return [SocketView(client, self._rooms) for client in self._of_tenant(tenant)]
+    async def _disconnect(self, question: Disconnection) -> Answer:
+        sid, subject = question.sid, question.subject
+        # Neither is everybody.
+        found = await self._select(
+            question.tenant,
+            lambda client: client.sid == sid if sid is not None else client.principal.subject == subject,
+        )
+        ended = [self._session(client) for client in found[:_MOST_NAMED]]
+        for client in found:
+            client.close("disconnected")
+        return Answer(tuple(ended), len(found))
 
-    def in_room(self, tenant: str, uuid: UUID) -> Iterable[SocketView]:
-        """The sockets that are in a room now."""
-        return [
-            SocketView(membership.member, self._rooms)
+    async def _select(self, tenant: str, asked_for: Callable[[Client], bool]) -> list[Client]:
+        """Those of the sockets of a tenant, as they are now. Looks at them in slices."""
+        found: list[Client] = []
+        waiting = iter(tuple(self._sockets.clients))
+        while some := list(islice(waiting, _SLICE)):
+            found += [client for client in some if client.principal.tenant == tenant and asked_for(client)]
+            await asyncio.sleep(0)
+        return [client for client in found if client.closed is None]
+
+    def _in_room(self, tenant: str, uuid: UUID) -> Iterator[Client]:
+        return (
+            membership.member
             for membership in self._rooms.of_room(RoomKey(tenant, uuid))
-            if membership.active
-        ]
+            if membership.active and membership.member.closed is None
+        )
 
-    def disconnect(self, tenant: str, sid: str) -> SocketView | None:
-        """End a socket of that tenant for good; None when there is none of that id."""
-        for client in self._of_tenant(tenant):
-            if client.sid == sid:
-                self._metrics.disconnects.labels("disconnected").inc()
-                client.close("disconnected")
-                return SocketView(client, self._rooms)
-        return None
+    def _session(self, client: Client, first: UUID | None = None) -> Session:
+        """A socket with its rooms, but not those it is still being let into; that one first, if it is in it."""
+        principal = client.principal
+        held = self._rooms.of_member(client)
+        roles = {key.uuid: membership.role for key, membership in held.items() if membership.active}
+        if first in roles:
+            roles = {first: roles[first], **roles}
+        return Session(
+            client.sid,
+            principal.subject,
+            principal.name,
+            principal.groups,
+            principal.client_id,
+            client.address,
+            client.since,
+            principal.expires_at,
+            len(roles),
+            dict(islice(roles.items(), _MOST_ROOMS)),
+        )
+
+
+def _place(client: Client) -> Place:
+    return place(client.since, client.sid)
+
+
+def _answers_to(client: Client, subject: str) -> bool:
+    """Whether a grant to the subject is one for this socket."""
+    principal = client.principal
+    return subject in {principal.subject, "tenant:*", *(f"group:{name}" for name in principal.groups)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from livedocs.errors import InvalidToken, LivedocsError, TenantSuspended, Tenant
 from livedocs.live import frames
 from livedocs.live.client import Client
 from livedocs.model import Tenant
-from livedocs.telemetry import Metrics, get_logger
+from livedocs.telemetry import get_logger
 
 log = get_logger(__name__)
 
@@ -35,13 +36,14 @@ class Tokens(Protocol):
 
 
 class Session:
-    """One token and the sockets that hold it."""
+    """One token and the sockets that hold it. `login` is the browser's login that it was issued to, if known."""
 
-    __slots__ = ("clients", "failing_since", "principal", "timer", "token")
+    __slots__ = ("clients", "failing_since", "login", "principal", "timer", "token")
 
     def __init__(self, token: str, principal: Principal) -> None:
         self.token = token
         self.principal = principal
+        self.login: str | None = None
         self.clients: set[Client] = set()
         # Monotonic time of the first of the introspections that have failed in a row.
         self.failing_since: float | None = None
@@ -67,16 +69,15 @@ class Sessions:
         *,
         interval: float,
         grace: float,
-        metrics: Metrics,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._tokens = tokens
         self._regrant = regrant
         self._interval = interval
         self._grace = grace
-        self._metrics = metrics
         self._now = now
         self._sessions: dict[str, Session] = {}
+        self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls = asyncio.Semaphore(_CALLS)
 
@@ -84,8 +85,8 @@ class Sessions:
         """The session of a token."""
         return self._sessions.get(token_id)
 
-    def attach(self, client: Client, token: str) -> None:
-        """Watch the client's token from now on."""
+    def attach(self, client: Client, token: str, login: str | None = None) -> None:
+        """Watch the client's token from now on; `login` says which of a browser's logins it belongs to."""
         principal = client.principal
         session = self._sessions.get(principal.token_id)
         if session is None:
@@ -93,6 +94,7 @@ class Sessions:
             self._arm_warning(session)
             self._own(self._watch(session))
         session.clients.add(client)
+        session.login = session.login or login
         client.session = session
 
     def detach(self, client: Client) -> None:
@@ -105,15 +107,27 @@ class Sessions:
         if not session.clients:
             self._end(session)
 
-    def close(self, token_id: str, reason: str) -> None:
-        """Close every socket that holds a token."""
-        session = self._sessions.get(token_id)
-        if session is not None:
-            self._close(session, reason)
+    def logged_out(self, token_id: str | None, login: str | None) -> list[str]:
+        """Close every socket of a login, also those that hold a token from before a refresh.
+
+        Args:
+            token_id: the login's present token, if known.
+            login: which login of a browser, if known.
+
+        Returns:
+            The ids of the tokens that the sockets held.
+        """
+        ended = [
+            session
+            for held, session in self._sessions.items()
+            if held == token_id or (login is not None and session.login == login)
+        ]
+        for session in ended:
+            self._close(session, "logout")
+        return [session.principal.token_id for session in ended]
 
     def _close(self, session: Session, reason: str) -> None:
         for client in tuple(session.clients):
-            self._metrics.disconnects.labels(reason).inc()
             client.close(reason)
         self._end(session)
 
@@ -144,7 +158,8 @@ class Sessions:
     # -- introspection, again and again --
 
     def _own(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+        # A token's session outlives the handshake that began it, and is not that one's in logs and traces.
+        task = self._context.copy().run(asyncio.ensure_future, work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

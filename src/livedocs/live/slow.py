@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from livedocs.live.client import Client
 from livedocs.live.fanout import Resyncs
-from livedocs.telemetry import Metrics
 
 _INTERVAL = 0.1
 
@@ -26,13 +25,11 @@ class SlowSockets:
         resyncs: Resyncs,
         *,
         stall_timeout: float,
-        metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
         self._slow = slow
         self._resyncs = resyncs
         self._stall_timeout = stall_timeout
-        self._metrics = metrics
         self._clock = clock
         # Per socket: the least that was waiting so far, and when that was seen.
         self._progress: dict[Client, tuple[int, float]] = {}
@@ -56,7 +53,6 @@ class SlowSockets:
         if waiting < least:
             self._progress[client] = (waiting, now)
         elif now - since > self._stall_timeout:
-            self._metrics.disconnects.labels("slow").inc()
             self._forget(client)
             client.abort("slow")
 

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
+from structlog.contextvars import bind_contextvars
+
+from livedocs import exchange, tracing
 from livedocs.access.authenticate import Authenticator
-from livedocs.access.credentials import check_origin, origin_from, well_formed
+from livedocs.access.credentials import check_origin, login_id, origin_from, well_formed
 from livedocs.access.limits import Limits
 from livedocs.access.principal import Principal
 from livedocs.config import Settings
@@ -31,9 +35,10 @@ from livedocs.errors import (
 )
 from livedocs.live import frames, transport
 from livedocs.live.calls import Calls, refusal
-from livedocs.live.census import Census
+from livedocs.live.census import Arrival, Census
 from livedocs.live.client import Bounds, Client
 from livedocs.live.fanout import Fanout
+from livedocs.live.heartbeat import Heartbeat
 from livedocs.live.joins import Joins
 from livedocs.live.protocol import Call, Connect, Leave, Pong, ProtocolError, check_handshake, parse
 from livedocs.live.sessions import Sessions
@@ -44,6 +49,7 @@ from livedocs.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
 
+_ROUTE = "/socket.io"
 # Whoever goes on sending after as many refusals in a row does not read them.
 _MOST_REFUSED = 100
 
@@ -65,41 +71,12 @@ class Edge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Admitted:
-    """A handshake whose credential was good."""
+    """A handshake whose credential was good; `login` is the browser's, whichever of its tokens this is."""
 
     principal: Principal
     tenant: Tenant
     token: str
-
-
-class _Heartbeat:
-    """Ends a socket that does not CONNECT in time or does not answer pings; one timer wheel serves them all."""
-
-    __slots__ = ("_interval", "_outbox", "_timeout", "connected", "waiting")
-
-    def __init__(self, outbox: Outbox, *, interval: float, timeout: float) -> None:
-        self._outbox = outbox
-        self._interval = interval
-        self._timeout = timeout
-        self.connected = False
-        self.waiting = False
-
-    def tick(self) -> float | None:
-        """Ping, or give up on the peer."""
-        if not self.connected:
-            self._outbox.close(1008)
-            return None
-        if self.waiting:
-            self._outbox.abort()
-            return None
-        self.waiting = True
-        self._outbox.write(frames.PING)
-        return self._timeout
-
-    def pong(self) -> float:
-        """The peer is alive. Returns the seconds until the next ping."""
-        self.waiting = False
-        return self._interval
+    login: str | None = None
 
 
 class Sockets:
@@ -130,9 +107,10 @@ class Sockets:
         self._metrics = metrics
         self._limits = limits
         self._census = Census(settings)
-        self._calls = Calls(joins, fanout, self._reauthenticate, limits)
+        self._calls = Calls(joins, fanout, self._reauthenticate, metrics, limits)
         self._bounds = Bounds(settings.socket_queue_bytes, settings.socket_queue_messages)
         self._clients: dict[str, Client] = {}
+        metrics.sockets.follow(lambda: Counter(client.principal.tenant for client in self._clients.values()))
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -146,28 +124,36 @@ class Sockets:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of `/socket.io`."""
+        made = exchange.current()
+        made.route = _ROUTE
         if scope["type"] != "websocket":
             await self._refuse_http(send)
             return
         await receive()
         address = self._edge.address(scope)
         try:
-            admitted = await self._admit(scope, address)
+            with tracing.span(f"GET {_ROUTE}", kind="server", parent=made.parent):
+                admitted = await self._admit(scope, address)
         except LivedocsError as error:
-            self._metrics.handshakes.labels(error.on_socket()).inc()
+            self._note_refusal(error)
             await self._refuse(send, error)
             return
-        vouched = admitted is not None
-        self._census.opened(address, vouched=vouched)
+        arrival = self._census.opened(address, vouched=admitted is not None)
         self._empty.clear()
         try:
             transport.decline_compression(send)
-            await send({"type": "websocket.accept"})
-            await self._serve(scope, receive, send, admitted)
+            made.status = 101
+            await send({"type": "websocket.accept", "headers": made.headers})
+            await self._serve(scope, receive, send, admitted, arrival)
         finally:
-            self._census.ended(address, vouched=vouched)
+            self._census.ended(arrival)
             if not self._census.open:
                 self._empty.set()
+
+    def _note_refusal(self, error: LivedocsError) -> None:
+        self._metrics.handshakes.labels(error.on_socket()).inc()
+        if isinstance(error, TooManyConnections) and "limit" in error.data:
+            self._metrics.limits_hit.labels(*error.data["limit"].split(" per ")).inc()
 
     async def _refuse_http(self, send: Send) -> None:
         """Long-polling: there the session id alone would be the credential."""
@@ -211,18 +197,22 @@ class Sockets:
             return None
         principal, tenant, credential = found
         check_origin(origin, credential, self._settings.origins)
-        self._limits.caller("handshakes", principal)
-        return _Admitted(principal, tenant, credential.token)
+        self._limits.caller("handshakes", principal, tenant)
+        login = login_id(headers, secure=self._settings.secure) if credential.source == "cookie" else None
+        return _Admitted(principal, tenant, credential.token, login)
 
     # -- one socket --
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, admitted: _Admitted | None) -> None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, admitted: _Admitted | None, arrival: Arrival
+    ) -> None:
         settings = self._settings
         outbox = transport.open_outbox(send, settings.max_message_bytes)
-        heartbeat = _Heartbeat(outbox, interval=settings.ping_interval, timeout=settings.ping_timeout)
+        heartbeat = Heartbeat(outbox, interval=settings.ping_interval, timeout=settings.ping_timeout)
         self._metrics.transports.labels(outbox.path).inc()
         self._wheel.put(heartbeat, settings.connect_timeout)
         client: Client | None = None
+        reason: str | None = None
         try:
             outbox.write(
                 frames.opened(
@@ -234,10 +224,11 @@ class Sockets:
             )
             client = await self._connect(scope, receive, outbox, heartbeat, admitted)
             if client is not None:
+                self._census.vouched(arrival)
                 await self._converse(receive, client, heartbeat)
         except ProtocolError as error:
             log.info("a socket broke the protocol", reason=str(error), address=self._edge.address(scope))
-            self._metrics.disconnects.labels("protocol_error").inc()
+            reason = "protocol_error"
             outbox.close(1002)
         except asyncio.CancelledError:
             # An aborted socket without a transport ends its own task; at a stop the server does.
@@ -247,11 +238,13 @@ class Sockets:
             self._wheel.take(heartbeat)
             self._metrics.transports.labels(outbox.path).dec()
             if client is not None:
+                reason = reason or client.closed
                 self._forget(client)
+            self._note_end(reason or heartbeat.gave_up)
             outbox.close(1000)
 
     async def _connect(
-        self, scope: Scope, receive: Receive, outbox: Outbox, heartbeat: _Heartbeat, admitted: _Admitted | None
+        self, scope: Scope, receive: Receive, outbox: Outbox, heartbeat: Heartbeat, admitted: _Admitted | None
     ) -> Client | None:
         """Wait for CONNECT. None when the socket ended, or was refused, before."""
         while True:
@@ -267,10 +260,11 @@ class Sockets:
                 outbox.write(frames.connect_error("Invalid namespace", {"code": "bad_request"}, packet.namespace))
                 continue
             try:
-                admitted = await self._identify(packet, admitted)
+                with tracing.span("CONNECT", kind="server", parent=exchange.current().parent):
+                    admitted = await self._identify(packet, admitted)
                 client = self._welcome(scope, outbox, admitted)
             except LivedocsError as error:
-                self._metrics.handshakes.labels(error.on_socket()).inc()
+                self._note_refusal(error)
                 outbox.write(frames.connect_error(error.detail, refusal(error)))
                 outbox.close(1008)
                 return None
@@ -292,12 +286,13 @@ class Sockets:
             raise InvalidToken
         principal, tenant = await self._authenticator.token(token)
         if admitted is None:
-            self._limits.caller("handshakes", principal)
-        return _Admitted(principal, tenant, token)
+            self._limits.caller("handshakes", principal, tenant)
+            return _Admitted(principal, tenant, token)
+        return _Admitted(principal, tenant, token, admitted.login)
 
     def _welcome(self, scope: Scope, outbox: Outbox, admitted: _Admitted) -> Client:
         principal = admitted.principal
-        self._census.connected(principal)
+        self._census.connected(principal, admitted.tenant)
         client = Client(
             uuid4().hex,
             principal,
@@ -308,10 +303,12 @@ class Sockets:
             since=time.time(),
         )
         self._clients[client.sid] = client
-        self._sessions.attach(client, admitted.token)
-        self._metrics.sockets.labels(principal.tenant).inc()
+        self._sessions.attach(client, admitted.token, admitted.login)
         self._metrics.handshakes.labels("ok").inc()
         client.send(frames.connected(client.sid))
+        made = exchange.current()
+        made.socket, made.tenant = client.sid, principal.tenant
+        bind_contextvars(socket=client.sid)
         return client
 
     async def _next(self, receive: Receive) -> Any:
@@ -325,7 +322,7 @@ class Sockets:
             raise ProtocolError(msg)
         return parse(text)
 
-    async def _converse(self, receive: Receive, client: Client, heartbeat: _Heartbeat) -> None:
+    async def _converse(self, receive: Receive, client: Client, heartbeat: Heartbeat) -> None:
         # Events in a row that came too fast.
         refused = 0
         while client.closed is None:
@@ -337,12 +334,17 @@ class Sockets:
                 case Call() as call:
                     refused = 0 if await self._calls.answer(client, call) else refused + 1
                     if refused > _MOST_REFUSED:
-                        self._metrics.disconnects.labels("rate_limited").inc()
                         client.close("rate_limited")
                 case Connect():
                     # Each CONNECT is authenticated: a second one needs a connection of its own.
                     msg = "a second CONNECT"
                     raise ProtocolError(msg)
+
+    def _note_end(self, reason: str | None) -> None:
+        """A socket has ended; by the server's will if there is a reason."""
+        if reason is not None:
+            exchange.current().reason = reason
+            self._metrics.disconnects.labels(reason).inc()
 
     def _forget(self, client: Client) -> None:
         client.closed = client.closed or "gone"
@@ -352,7 +354,6 @@ class Sockets:
         self._sessions.detach(client)
         del self._clients[client.sid]
         self._census.disconnected(client.principal)
-        self._metrics.sockets.labels(client.principal.tenant).dec()
 
     async def _reauthenticate(self, client: Client, token: str) -> None:
         principal, _ = await self._authenticator.token(token, fresh=True)
@@ -361,19 +362,25 @@ class Sockets:
             raise Forbidden(detail)
         if principal.groups != client.principal.groups:
             await self._joins.reauthorize(client, principal)
+        login = client.session.login if client.session is not None else None
         self._sessions.detach(client)
         client.principal = principal
-        self._sessions.attach(client, token)
+        self._sessions.attach(client, token, login)
 
     # -- all sockets --
 
     def tenants_changed(self, tenant_of: Callable[[str], Tenant | None]) -> None:
-        """Apply the registry as it is now: everyone of a suspended or deleted tenant is out at once."""
+        """Apply the registry as it is now: everyone of a suspended or deleted tenant is out at once.
+
+        A service that is confined to other collections than before comes back under the new rule: which events its
+        rooms give it was decided by the old one.
+        """
         for client in self.clients:
-            tenant = tenant_of(client.tenant.slug)
+            tenant, subject = tenant_of(client.tenant.slug), client.principal.subject
             if tenant is None or not tenant.active:
-                self._metrics.disconnects.labels("tenant_suspended").inc()
                 client.close("tenant_suspended")
+            elif tenant.confines(subject) != client.tenant.confines(subject):
+                client.close("confined")
             else:
                 client.tenant = tenant
 

@@ -26,6 +26,8 @@ Action = Literal[
     "tenant.create",
     "tenant.register",
     "tenant.limits",
+    "tenant.confine",
+    "tenant.release",
     "tenant.suspend",
     "tenant.resume",
     "tenant.deletion_asked",

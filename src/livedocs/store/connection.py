@@ -8,6 +8,7 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient, MongoClient
 
+from livedocs import tracing
 from livedocs.config import Settings
 
 MongoDocument = dict[str, Any]
@@ -19,6 +20,8 @@ AUDIT = "audit"
 GUARDS = "guards"
 PROCESSES = "processes"
 IDEMPOTENCY = "idempotency"
+INQUIRIES = "inquiries"
+ANSWERS = "answers"
 MIGRATIONS = "migrations"
 
 # Seconds. An election takes up to about twelve; a request gives up before, the stream calls again.
@@ -56,7 +59,11 @@ def connect(settings: Settings, *, appname: str = "livedocs") -> AsyncMongoClien
 
     Times are aware and UTC, UUIDs are `uuid.UUID` (Binary subtype 4). Close it with `await client.close()`.
     """
-    return AsyncMongoClient(settings.mongodb_uri.get_secret_value(), **_options(appname))
+    return AsyncMongoClient(
+        settings.mongodb_uri.get_secret_value(),
+        event_listeners=tracing.mongodb_listeners(),
+        **_options(appname),
+    )
 
 
 def connect_raw(settings: Settings, *, appname: str = "livedocs-stream") -> AsyncMongoClient[RawBSONDocument]:

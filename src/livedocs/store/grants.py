@@ -115,6 +115,36 @@ class Grants:
 
         await self._transactions.run(key.tenant, key.uuid, body)
 
+    async def change(
+        self,
+        tenant: str,
+        uuid: UUID,
+        actor: Actor,
+        decide: Callable[[GrantState], Sequence[Grant | GrantKey]],
+    ) -> list[Grant]:
+        """Read the UUID's grants, let `decide` say what is to be written, write all of it; in one transaction.
+
+        A `Grant` is put into force, the grant of a `GrantKey` taken away. Of `decide` holds what `set` says.
+
+        Returns:
+            Every grant of the UUID that there is then.
+
+        Raises:
+            NotFound: there is no grant of a key that is to be taken away.
+            Unavailable: MongoDB cannot be written now.
+        """
+
+        async def body(session: AsyncClientSession) -> list[Grant]:
+            state = GrantState(await self._of_uuid(tenant, uuid, session), datetime.now(UTC))
+            for one in decide(state):
+                if isinstance(one, Grant):
+                    await self._set(session, actor, one)
+                else:
+                    await self._remove(session, actor, one)
+            return await self._of_uuid(tenant, uuid, session)
+
+        return await self._transactions.run(tenant, uuid, body)
+
     async def _state(self, key: GrantKey, session: AsyncClientSession) -> GrantState:
         return GrantState(await self._of_uuid(key.tenant, key.uuid, session), datetime.now(UTC))
 

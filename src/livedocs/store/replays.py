@@ -1,9 +1,10 @@
 """Requests that may be sent twice and must happen once (the Idempotency-Key header).
 
 A key is written in the transaction of what it is for, so that either both are there or neither is; it belongs to
-the subject that sent it, and passes after a day by a TTL index.
+the subject that sent it, and passes after a day by a TTL index. A request that comes while the first of its key is
+under way waits for that one's transaction and finds what it made; the draft's 409 for this case is never needed.
 
-Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, 2.7 (422 for another payload)
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import DuplicateKeyError
 
-from livedocs.errors import Conflict
+from livedocs.errors import IdempotencyKeyReused
 from livedocs.store.connection import IDEMPOTENCY, MongoDocument
 from livedocs.store.failures import translated
 
@@ -47,13 +49,12 @@ class Replays:
         """The keys of the document that the request has made already, or None.
 
         Raises:
-            Conflict: the key was used for another request.
+            IdempotencyKeyReused: the key was used for another request.
         """
         found = await self._keys.find_one({"_id": _identifier(tenant, once)}, session=session)
         if found is None:
             return None
-        if found["fingerprint"] != once.fingerprint:
-            raise Conflict("This Idempotency-Key was used for another request.", key=once.key)
+        _check(found, once)
         made: MongoDocument = found["made"]
         return made
 
@@ -71,29 +72,49 @@ class Replays:
         """How far a request that takes many steps has come; 0 for one that is not known.
 
         Raises:
-            Conflict: the key was used for another request.
+            IdempotencyKeyReused: the key was used for another request.
             Unavailable: MongoDB cannot be read now.
         """
         with translated(seconds=_SECONDS):
             found = await self._keys.find_one({"_id": _identifier(tenant, once)})
         if found is None:
             return 0
-        if found["fingerprint"] != once.fingerprint:
-            raise Conflict("This Idempotency-Key was used for another request.", key=once.key)
+        _check(found, once)
         return int(found["position"])
+
+    async def claim(self, tenant: str, once: Once) -> None:
+        """Let the key stand for this request, before anything of it is done.
+
+        Raises:
+            IdempotencyKeyReused: it stands for another one.
+            Unavailable: MongoDB cannot be written now.
+        """
+        await self.advance(tenant, once, 0)
 
     async def advance(self, tenant: str, once: Once, position: int) -> None:
         """Remember that it has come that far; never back.
 
         Raises:
-            Conflict: the key was used for another request.
+            IdempotencyKeyReused: the key was used for another request.
             Unavailable: MongoDB cannot be written now.
         """
         # The fingerprint is part of the filter: under another one the key is found taken by the insertion.
-        query = {"_id": _identifier(tenant, once), "fingerprint": once.fingerprint}
+        identifier = _identifier(tenant, once)
+        query = {"_id": identifier, "fingerprint": once.fingerprint}
         update = {"$max": {"position": position}, "$set": {"at": datetime.now(UTC)}}
         with translated(seconds=_SECONDS):
-            await self._keys.update_one(query, update, upsert=True)
+            try:
+                await self._keys.update_one(query, update, upsert=True)
+            except DuplicateKeyError:
+                # Or by the same request, sent twice at once.
+                found = await self._keys.find_one_and_update(query, update)
+                if found is None:
+                    raise IdempotencyKeyReused(key=once.key) from None
+
+
+def _check(found: MongoDocument, once: Once) -> None:
+    if found["fingerprint"] != once.fingerprint:
+        raise IdempotencyKeyReused(key=once.key)
 
 
 def _identifier(tenant: str, once: Once) -> dict[str, str]:

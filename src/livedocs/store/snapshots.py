@@ -22,7 +22,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import OperationFailure
 
-from livedocs.model import CollectionKey, Grant, GrantKey, Snapshot, Tenant, grant_id, parse_grant
+from livedocs.model import CollectionKey, Grant, GrantKey, Look, Snapshot, Tenant, grant_id, parse_grant
 from livedocs.store.connection import ACL, MongoDocument
 from livedocs.store.failures import translated
 
@@ -36,22 +36,22 @@ _BATCH = 2**31 - 1
 
 
 class Snapshots:
-    """Reads rounds of grants and documents. Satisfies `access.gate.SnapshotReader`."""
+    """Reads rounds of grants and documents. Satisfies `access.rounds.SnapshotReader`."""
 
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
         self._client = client
         self._control_database = control_database
 
-    async def read(
-        self, tenant: Tenant, uuids: Sequence[UUID], subjects: Sequence[str], with_documents: frozenset[UUID]
-    ) -> Snapshot:
+    async def read(self, tenant: Tenant, looks: Sequence[Look]) -> list[Snapshot]:
         """One round: a read of the grants and, at the same cluster time, one of each registered collection.
 
         Args:
             tenant: whose grants and documents.
-            uuids: of which the grants are read.
-            subjects: whose grants are read.
-            with_documents: of which the documents are read too, if there is a grant at all.
+            looks: what is looked at; documents are read of the UUIDs that one of them wants them of and holds a
+                grant on.
+
+        Returns:
+            What each look sees: grants of its own subjects, and documents only where it holds one.
 
         Raises:
             Unavailable: MongoDB cannot be read now.
@@ -59,24 +59,33 @@ class Snapshots:
         with translated(seconds=_SECONDS):
             for _ in range(_ATTEMPTS - 1):
                 try:
-                    return await self._round(tenant, uuids, subjects, with_documents)
+                    return await self._round(tenant, looks)
                 except OperationFailure as error:
                     if error.code not in _TIME_GONE:
                         raise
-            return await self._round(tenant, uuids, subjects, with_documents)
+            return await self._round(tenant, looks)
 
-    async def _round(
-        self, tenant: Tenant, uuids: Sequence[UUID], subjects: Sequence[str], with_documents: frozenset[UUID]
-    ) -> Snapshot:
+    async def _round(self, tenant: Tenant, looks: Sequence[Look]) -> list[Snapshot]:
         """One try at it; the reads of the documents fail together when T is out of reach."""
-        at, grants = await self._grants(tenant.slug, uuids, subjects)
-        wanted = [uuid for uuid in grants if grants[uuid] and uuid in with_documents]
-        documents: dict[UUID, dict[str, list[MongoDocument]]] = {uuid: {} for uuid in wanted}
-        if not wanted:
-            return Snapshot(at, grants, documents)
+        at, grants = await self._grants(tenant.slug, looks)
+        held = [_held(look, grants) for look in looks]
+        wanted = list(
+            dict.fromkeys(uuid for look, mine in zip(looks, held, strict=True) for uuid in _due(look, mine))
+        )
+        documents = await self._all_documents(tenant, wanted, at) if wanted else {}
+        shared: dict[Any, Any] = {}
+        return [
+            Snapshot(at, mine, {uuid: documents[uuid] for uuid in _due(look, mine)}, shared)
+            for look, mine in zip(looks, held, strict=True)
+        ]
+
+    async def _all_documents(
+        self, tenant: Tenant, uuids: Sequence[UUID], at: Timestamp
+    ) -> dict[UUID, dict[str, list[MongoDocument]]]:
+        documents: dict[UUID, dict[str, list[MongoDocument]]] = {uuid: {} for uuid in uuids}
         # All of them are awaited even when one fails: no read is left running behind the caller's back.
         replies = await asyncio.gather(
-            *(self._documents(tenant.database, name, key, wanted, at) for name, key in tenant.collections.items()),
+            *(self._documents(tenant.database, name, key, uuids, at) for name, key in tenant.collections.items()),
             return_exceptions=True,
         )
         for (name, key), reply in zip(tenant.collections.items(), replies, strict=True):
@@ -86,19 +95,18 @@ class Snapshots:
                 # An array that holds the UUID matches the query too, but is no key.
                 if isinstance(document[key], UUID):
                     documents[document[key]].setdefault(name, []).append(document)
-        return Snapshot(at, grants, documents)
+        return documents
 
-    async def _grants(
-        self, tenant: str, uuids: Sequence[UUID], subjects: Sequence[str]
-    ) -> tuple[Timestamp, dict[UUID, list[Grant]]]:
-        keys = [GrantKey(tenant, uuid, subject) for uuid in uuids for subject in subjects]
-        grants: dict[UUID, list[Grant]] = {uuid: [] for uuid in uuids}
+    async def _grants(self, tenant: str, looks: Sequence[Look]) -> tuple[Timestamp, dict[UUID, list[Grant]]]:
+        """Every grant of those asked for, by UUID: whose is for the caller to tell apart."""
+        keys = dict.fromkeys((uuid, subject) for look in looks for uuid in look.uuids for subject in look.subjects)
+        grants: dict[UUID, list[Grant]] = {}
         # Causal consistency would add an afterClusterTime of its own.
         async with self._client.start_session(causal_consistency=False) as session:
             reply = await self._client[self._control_database].command(
                 {
                     "find": ACL,
-                    "filter": {"_id": {"$in": [grant_id(key) for key in keys]}},
+                    "filter": {"_id": {"$in": [grant_id(GrantKey(tenant, *key)) for key in keys]}},
                     "batchSize": _BATCH,
                     "readConcern": {"level": "snapshot"},
                 },
@@ -108,7 +116,7 @@ class Snapshots:
             async for document in self._all(reply["cursor"], session):
                 grant = parse_grant(document)
                 if grant is not None:
-                    grants[grant.key.uuid].append(grant)
+                    grants.setdefault(grant.key.uuid, []).append(grant)
         at: Timestamp = reply["cursor"]["atClusterTime"]
         return at, grants
 
@@ -156,3 +164,16 @@ class Snapshots:
         cursor = await self._client[database].cursor_command(command, codec_options=options)
         async with cursor:
             return await cursor.to_list()
+
+
+def _held(look: Look, grants: Mapping[UUID, Sequence[Grant]]) -> dict[UUID, list[Grant]]:
+    """Of the grants that a round has read the look's own: others may have asked for the same UUID."""
+    return {
+        uuid: [grant for grant in grants.get(uuid, ()) if grant.key.subject in look.subjects]
+        for uuid in look.uuids
+    }
+
+
+def _due(look: Look, held: Mapping[UUID, Sequence[Grant]]) -> list[UUID]:
+    """The UUIDs whose documents the look is to see: wanted, and not without a grant of its own."""
+    return [uuid for uuid in look.with_documents if held.get(uuid)]

@@ -5,25 +5,40 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import OperationFailure
 from pymongo.write_concern import WriteConcern
 
-from livedocs.errors import BadRequest, Conflict, NotFound
-from livedocs.model import COLLECTION, SLUG, CollectionKey, Tenant
+from livedocs.errors import BadRequest, Conflict, NotFound, UnknownCollection
+from livedocs.model import COLLECTION, SLUG, CollectionKey, Tenant, parse_subject
 from livedocs.store.audit import SYSTEM, Actor, Audit, Entry
 from livedocs.store.connection import TENANTS, MongoDocument
 from livedocs.store.failures import translated
+from livedocs.store.preparation import JsonSchema, prepare
 from livedocs.telemetry import get_logger
 
 _log = get_logger(__name__)
 
 _SECONDS = 30.0
-LIMITS = frozenset({"max_document_bytes"})
-"""The limits a tenant may have of its own; each only tightens the server's setting of that name."""
+LIMITS = frozenset(
+    {
+        "max_document_bytes",
+        "max_sockets_per_tenant",
+        "max_sockets_per_user",
+        *(
+            f"limit_{kind}_per_{scope}"
+            for kind in ("handshakes", "joins", "events", "requests")
+            for scope in ("tenant", "user")
+        ),
+    }
+)
+"""The limits a tenant may have of its own, each in place of the server's setting of that name.
+
+`max_document_bytes` only tightens it: the server reads no larger bodies for anybody.
+"""
 
 _DATABASE = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
 _SYSTEM_DATABASES = frozenset({"admin", "local", "config"})
@@ -31,9 +46,6 @@ _SYSTEM_DATABASES = frozenset({"admin", "local", "config"})
 _SOCKET_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener", "Check"}
 )
-_NAMESPACE_EXISTS = 48
-# IndexOptionsConflict, IndexKeySpecsConflict: an index on the field is there, under other options.
-_INDEX_EXISTS = frozenset({85, 86})
 
 
 def validate_tenant(tenant: Tenant, control_database: str) -> None:
@@ -91,6 +103,14 @@ def parse_tenant(document: Mapping[str, Any]) -> Tenant | None:
                 collections[name] = key
             case _:
                 return None
+    services: dict[str, frozenset[str]] = {}
+    for client_id, registration in (document.get("services") or {}).items():
+        match registration:
+            case {"collections": list(names)} if all(isinstance(name, str) for name in names):
+                services[client_id] = frozenset(names)
+            case _:
+                # Nobody knows what it was to be confined to.
+                services[client_id] = frozenset()
     created_at = document.get("created_at")
     return Tenant(
         slug,
@@ -99,6 +119,7 @@ def parse_tenant(document: Mapping[str, Any]) -> Tenant | None:
         status,
         dict(document.get("limits") or {}),
         created_at if isinstance(created_at, datetime) else None,
+        services,
     )
 
 
@@ -148,11 +169,13 @@ class Tenants:
             document = await self._tenants.find_one({"_id": {"$eq": slug}})
         return parse_tenant(document) if document is not None else None
 
-    async def create(self, tenant: Tenant, actor: Actor = SYSTEM) -> None:
-        """Make the tenant's collections and register it.
+    async def create(
+        self, tenant: Tenant, actor: Actor = SYSTEM, schemas: Mapping[str, JsonSchema] = MappingProxyType({})
+    ) -> None:
+        """Make the tenant's collections, some with a JSON Schema for their validator, and register it.
 
         Raises:
-            BadRequest: a name that cannot be used.
+            BadRequest: a name that cannot be used, a schema that MongoDB does not take.
             Conflict: the slug or the database belongs to a tenant already.
         """
         validate_tenant(tenant, self._control_database)
@@ -164,7 +187,7 @@ class Tenants:
                 if other["_id"] == tenant.slug:
                     raise Conflict("There is a tenant of this slug.", slug=tenant.slug)
             for name, key in tenant.collections.items():
-                await self._prepare(tenant.database, name, key)
+                await prepare(self._client[tenant.database], name, key, schemas.get(name))
             collections = {"collections": sorted(tenant.collections), "database": tenant.database}
             await self._audited(
                 lambda session: self._tenants.insert_one(_stored(tenant), session=session),
@@ -172,11 +195,18 @@ class Tenants:
                 Entry("tenant.create", tenant.slug, detail=collections),
             )
 
-    async def register(self, slug: str, collection: str, key: CollectionKey, actor: Actor = SYSTEM) -> None:
-        """Stream a further collection of that tenant, which may exist already.
+    async def register(
+        self,
+        slug: str,
+        collection: str,
+        key: CollectionKey,
+        actor: Actor = SYSTEM,
+        schema: JsonSchema | None = None,
+    ) -> None:
+        """Stream a further collection of that tenant, which may exist already; without a schema as it is.
 
         Raises:
-            BadRequest: a name that cannot be used, or a collection that cannot be streamed.
+            BadRequest: a name that cannot be used, or a collection that cannot be streamed or held to the schema.
             Conflict: it is registered with the other key.
             NotFound: there is no such tenant.
         """
@@ -187,7 +217,7 @@ class Tenants:
         if tenant.collections.get(collection, key) != key:
             raise Conflict("The collection is registered with another key.", collection=collection)
         with translated(seconds=_SECONDS):
-            await self._prepare(tenant.database, collection, key)
+            await prepare(self._client[tenant.database], collection, key, schema)
             # $setField, for a name may hold a dot, which a path would take apart.
             field = {
                 "$setField": {"field": {"$literal": collection}, "input": "$collections", "value": {"key": key}}
@@ -217,6 +247,50 @@ class Tenants:
         with translated(seconds=_SECONDS):
             entry = Entry("tenant.limits", slug, detail=dict(limits))
             await self._update(slug, {"$set": {"limits": dict(limits)}}, actor, entry)
+
+    async def confine(
+        self, slug: str, client_id: str, collections: Collection[str], actor: Actor = SYSTEM
+    ) -> None:
+        """Confine a service to these collections of the tenant, in place of those it was confined to.
+
+        Raises:
+            InvalidSubject: what cannot be a client id.
+            NotFound: there is no such tenant.
+            UnknownCollection: one that is not registered.
+        """
+        subject = parse_subject(f"client:{client_id}")
+        tenant = await self.get(slug)
+        if tenant is None:
+            raise NotFound("There is no tenant of this slug.", slug=slug)
+        names = sorted(set(collections))
+        for name in names:
+            if name not in tenant.collections:
+                raise UnknownCollection(collection=name)
+        entry = Entry("tenant.confine", slug, subject=subject, detail={"collections": names})
+        await self._set_service(slug, client_id, {"collections": names}, actor, entry)
+
+    async def release(self, slug: str, client_id: str, actor: Actor = SYSTEM) -> None:
+        """Let a service that was confined touch every collection of the tenant again.
+
+        Raises:
+            InvalidSubject: what cannot be a client id.
+            NotFound: there is no such tenant.
+        """
+        subject = parse_subject(f"client:{client_id}")
+        await self._set_service(slug, client_id, "$$REMOVE", actor, Entry("tenant.release", slug, subject=subject))
+
+    async def _set_service(self, slug: str, client_id: str, value: Any, actor: Actor, entry: Entry) -> None:
+        # $setField and $literal, for a client id may hold dots and dollar signs; so may the names of collections.
+        value = value if value == "$$REMOVE" else {"$literal": value}
+        field = {
+            "$setField": {
+                "field": {"$literal": client_id},
+                "input": {"$ifNull": ["$services", {}]},
+                "value": value,
+            }
+        }
+        with translated(seconds=_SECONDS):
+            await self._update(slug, [{"$set": {"services": field}}], actor, entry)
 
     async def unkeyed(self, slug: str, collection: str, *, most: int) -> int:
         """How many documents of a registered collection have no UUID, counted up to `most`. They are not streamed.
@@ -252,39 +326,6 @@ class Tenants:
 
         async with self._client.start_session() as session:
             await session.with_transaction(body, write_concern=WriteConcern("majority"))
-
-    async def _prepare(self, database_name: str, collection: str, key: CollectionKey) -> None:
-        """Make the collection what the API and the stream need; safe to repeat.
-
-        It must exist, for a transaction cannot create one under every topology, and with key `uuid` updates and
-        deletes are resolved by pre-image and look-ups by index.
-        """
-        database = self._client[database_name]
-        images = {"changeStreamPreAndPostImages": {"enabled": True}} if key == "uuid" else {}
-        try:
-            try:
-                await database.command({"create": collection, **images})
-            except OperationFailure as error:
-                if error.code != _NAMESPACE_EXISTS:
-                    raise
-                if images:
-                    await database.command({"collMod": collection, **images})
-            if key == "uuid":
-                await self._index(database_name, collection)
-        except OperationFailure as error:
-            if error.code is None or error.has_error_label("RetryableWriteError"):
-                raise
-            reason = (error.details or {}).get("codeName", "refused")
-            raise BadRequest(
-                f"MongoDB cannot prepare this collection for streaming: {reason}.", collection=collection
-            ) from error
-
-    async def _index(self, database: str, collection: str) -> None:
-        try:
-            await self._client[database][collection].create_index("uuid")
-        except OperationFailure as error:
-            if error.code not in _INDEX_EXISTS:
-                raise
 
 
 class TenantDirectory:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from rig.epochs import Epoch, Reader, Refusal, segments
-from rig.progress import Progress
+from rig.progress import Progress, server
 from rig.recording import Connection, Delivered, Recording, Room, Write
 from rig.world import END, Event, World
 
@@ -249,7 +249,9 @@ class _Check:
     def _was_out_of_step(self, since: float) -> bool:
         """Whether a `$resync` was on its way when the revoke came: `$revoked` then takes its place."""
         begin, end = since - self.recording.epoch, self.epoch.ended or 0.0
-        if any(begin <= at <= end + _RESYNC_TIME for at in self.seen.resyncs.get(self.connection.process, ())):
+        if any(
+            begin <= at <= end + _RESYNC_TIME for at in self.seen.resyncs.get(server(self.connection.process), ())
+        ):
             return True
         # A slow socket that is revoked before it has drained may be the only one that was cut short.
         return any(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -63,6 +64,7 @@ class Process:
     environ: Mapping[str, str]
     log: Path
     link: Link
+    workers: int = 1
     incarnation: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -70,6 +72,10 @@ class Process:
     def label(self) -> str:
         """The name of this incarnation."""
         return f"{self.name}{self.incarnation}"
+
+    def label_for(self, connection: int) -> str:
+        """The name of what a connection reaches; nobody outside knows which of several workers that is."""
+        return self.label if self.workers == 1 else f"{self.label}#{connection}"
 
     @property
     def running(self) -> bool:
@@ -126,15 +132,31 @@ class Process:
             self.kill()
             return -signal.SIGKILL
 
+    def kill_worker(self, rng: random.Random) -> None:
+        """End one of several workers as a crash does; the server starts another one by itself."""
+        os.kill(rng.choice(sorted(self._children())), signal.SIGKILL)
+
     def pause(self) -> None:
         """Freeze it."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, name: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
+            for pid in (self._process.pid, *self._children()):
+                # A worker may just have ended.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, name)
+
+    def _children(self) -> list[int]:
+        """The workers, where there are several."""
+        if self.workers == 1 or self._process is None:
+            return []
+        pid = self._process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Deployment:
@@ -142,14 +164,22 @@ class Deployment:
 
     Args:
         folder: for data and logs.
-        servers: how many processes.
+        servers: how many servers.
+        workers: how many processes each of them has.
         members: of the replica set.
         heartbeat_ms: how often the servers' drivers ask the members how they are; None leaves that to the driver.
         changes: further settings of the servers, by their name in lower case.
     """
 
     def __init__(
-        self, folder: Path, *, servers: int = 2, members: int = 3, heartbeat_ms: int | None = None, **changes: Any
+        self,
+        folder: Path,
+        *,
+        servers: int = 2,
+        workers: int = 1,
+        members: int = 3,
+        heartbeat_ms: int | None = None,
+        **changes: Any,
     ) -> None:
         self.folder = folder
         ports = free_ports(members + 2 * servers + 1)
@@ -162,7 +192,7 @@ class Deployment:
         self.provider = Provider(ports[members])
         self.control = f"control_{secrets.token_hex(3)}"
         self.databases = {slug: f"{self.control}_{slug}" for slug in TENANTS}
-        self._changes = changes
+        self._changes = {"workers": workers, **changes}
         self._uri = self.mongodb.uri + (f"&heartbeatFrequencyMS={heartbeat_ms}" if heartbeat_ms else "")
         self.processes = [
             Process(
@@ -171,6 +201,7 @@ class Deployment:
                 self.environ(port),
                 folder / f"server{index}.log",
                 Link(port),
+                workers,
             )
             for index, port in enumerate(ports[members + 1 : members + 1 + servers])
         ]

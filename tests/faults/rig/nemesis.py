@@ -103,6 +103,10 @@ async def kill_server(nemesis: Nemesis) -> str:
     """A server process crashes in the middle of a batch and is started again."""
     process = nemesis.rng.choice(nemesis.deployment.processes)
     await nemesis.fat()
+    if process.workers > 1 and nemesis.rng.random() < 0.5:
+        process.kill_worker(nemesis.rng)
+        await process.ready()
+        return f"{process.label}, one worker"
     process.kill()
     await asyncio.sleep(nemesis.rng.uniform(0.2, 1))
     process.spawn()

@@ -75,7 +75,8 @@ class Person:
                 self._who.tenant, self._who.subject, groups=self._who.groups, ttl=self._ttl
             )
         who = Who(self._who.tenant, self._who.subject, self._who.groups, provider.ends(self._token))
-        connection = Connection(next(self._numbers), who, process.label, 0.0)
+        number = next(self._numbers)
+        connection = Connection(number, who, process.label_for(number), 0.0)
         try:
             wire = await Wire.open(process.link.port, self._token, connection, self._hear)
         except Refused:

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from rig.recording import Connection, Delivered, Told
 
 
+def server(process: str) -> str:
+    """The server of a process that is one of several workers; any other process is its own."""
+    return process.partition("#")[0]
+
+
 class Progress:
     """How far each process is known to have followed the stream: the highest event it had written by a time."""
 
@@ -17,7 +22,7 @@ class Progress:
             for entry in connection.entries:
                 # One for `access` concerns nobody else.
                 if isinstance(entry, Told) and entry.name == "$resync" and entry.body.get("reason") != "access":
-                    self.resyncs.setdefault(connection.process, []).append(entry.at)
+                    self.resyncs.setdefault(server(connection.process), []).append(entry.at)
                 if isinstance(entry, Delivered):
                     mark = (entry.at, str(entry.meta.get("id", "")))
                     self._marks.setdefault(connection.process, []).append(mark)

@@ -14,11 +14,34 @@ import httpx
 import pymongo
 import pytest
 from bson.binary import Binary
+from jsonschema import Draft7Validator
 from pymongo.database import Database
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from livedocs.http.socket_contract import MESSAGES, OPERATIONS
+from livedocs.http.socket_schemas import COMPONENTS
+
 WITHIN = 10.0
+
+_SENT = [name for operation in OPERATIONS.values() if operation.action == "send" for name in operation.messages]
+_CHANGES = [name for name in _SENT if MESSAGES[name].room and MESSAGES[name].event is None]
+_SCHEMAS = {
+    name: Draft7Validator({"$ref": f"#/components/schemas/{name}", "components": {"schemas": COMPONENTS}})
+    for name in COMPONENTS
+}
+
+
+def described(name: str, payload: Any) -> bool:
+    """Whether a payload is what the AsyncAPI document says of that message."""
+    return _SCHEMAS[MESSAGES[name].schema].is_valid(payload)
+
+
+def message_of(event: list[Any]) -> str | None:
+    """The message of the AsyncAPI document that an event from the server is; None when it is none."""
+    named = [name for name in _SENT if MESSAGES[name].event == event[0]] or _CHANGES
+    found = [name for name in named if described(name, event[1:])]
+    return found[0] if len(found) == 1 else None
 
 
 class Peer:
@@ -29,6 +52,10 @@ class Peer:
         self.events: deque[list[Any]] = deque()
         self.seen: list[list[Any]] = []
         self.acks: dict[int, list[Any]] = {}
+        # Calls by their number, and what the AsyncAPI document does not know of all that has come.
+        self.calls: dict[int, str] = {}
+        self.undescribed: list[Any] = []
+        self.messages: set[str] = set()
         self.refusal: dict[str, Any] | None = None
         self.connected = asyncio.Event()
         self.closed = asyncio.Event()
@@ -51,17 +78,30 @@ class Peer:
         if text == "2":
             self._pong = asyncio.ensure_future(self.socket.send("3"))
         elif text.startswith("40"):
+            self._note("connected", json.loads(text[2:]))
             self.connected.set()
         elif text.startswith("44"):
             self.refusal = json.loads(text[text.index("{") :])
+            self._note("connectError", self.refusal)
             self.connected.set()
         elif text.startswith("42"):
             event = json.loads(text[2:])
+            self._note(message_of(event), event[1:])
             self.events.append(event)
             self.seen.append(event)
         elif text.startswith("43"):
             start = text.index("[")
-            self.acks[int(text[2:start])] = json.loads(text[start:])
+            number, payload = int(text[2:start]), json.loads(text[start:])
+            self.acks[number] = payload
+            name = self.calls.get(number, "")
+            if name in OPERATIONS:
+                self._note(OPERATIONS[name].reply[0], payload)
+
+    def _note(self, name: str | None, payload: Any) -> None:
+        if name is None or not described(name, payload):
+            self.undescribed.append((name, payload))
+        else:
+            self.messages.add(name)
 
     async def until(self, condition: Callable[[], bool], within: float = WITHIN) -> None:
         """Wait until something that the reader brings about is so."""
@@ -77,6 +117,7 @@ class Peer:
         """Emit and wait for the acknowledgement; its first argument."""
         self._number += 1
         number = self._number
+        self.calls[number] = name[:1].lower() + name[1:]
         await self.socket.send(f"42{number}" + json.dumps([name, *arguments]))
         await self.until(lambda: number in self.acks or self.closed.is_set(), within)
         return self.acks[number][0]
@@ -135,6 +176,7 @@ async def open_peer(server: Any) -> AsyncIterator[Open]:
     yield open_
     for peer in peers:
         await peer.close()
+    assert [peer.undescribed for peer in peers if peer.undescribed] == []
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ async def test_an_explanation_names_the_sockets_and_takes_their_groups(open_peer
     assert (found["allowed"], found["role"]) == (True, "writer")
     [held] = found["sockets"]["held"]
     assert (held["subject"], held["role"], held.keys() & {"sid", "address"}) == ("user:bob", "writer", set())
-    assert (found["sockets"]["in_room"], found["sockets"]["other_processes"]) == (1, 0)
+    assert (found["sockets"]["in_room"], found["sockets"]["complete"]) == (1, True)
     # An administrator sees which socket it is.
     [held] = (await api("ada").get(path, params={"subject": "group:staff"})).json()["sockets"]["held"]
     assert held["address"] == "127.0.0.1"

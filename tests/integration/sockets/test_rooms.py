@@ -29,6 +29,8 @@ async def test_a_document_created_over_http_arrives_whole_with_its_meta(open_pee
     assert TOKEN.match(meta["id"])
     assert meta["id"] > answer["joined"][uuid]["cursor"]
     assert (meta["removed"], meta["truncated"]) == ([], [])
+    # The document, its guard and the audit are one transaction.
+    assert meta["txn"]
     assert abs(datetime.now(UTC) - datetime.fromisoformat(meta["at"]["$date"])) < timedelta(minutes=1)
 
 

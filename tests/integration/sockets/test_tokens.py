@@ -124,3 +124,23 @@ async def test_logging_out_ends_the_sockets_of_that_session(open_peer, server):
         assert answer.status_code == 200
     assert await ended(peer) == "logout"
     await other.settled()
+
+
+async def test_logging_out_ends_the_sockets_on_tokens_from_before_a_refresh_too(open_peer, server):
+    def browser(token, login):
+        return {"Cookie": f"livedocs_token={token}; livedocs_session={login}", "Origin": server.url}
+
+    older, newer = server.token("alice"), server.token("alice")
+    peers = [await open_peer(None, headers=browser(token, "a")) for token in (older, newer, older)]
+    another_browser = await open_peer(None, headers=browser(server.token("alice"), "b"))
+    program = await open_peer("alice", headers={"Cookie": "livedocs_session=a"})
+    begun = time.monotonic()
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        # The newest token, with which no socket has been opened yet.
+        headers = browser(server.token("alice"), "a") | {"X-Requested-With": "test"}
+        assert (await client.post("/auth/logout", headers=headers)).status_code == 200
+    assert {await ended(peer) for peer in peers} == {"logout"}
+    # At once: the next introspection is half a minute away.
+    assert time.monotonic() - begun < 5
+    await another_browser.settled()
+    await program.settled()

@@ -13,6 +13,8 @@ import websockets
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from livedocs import exchange
+
 NGINX = Path(__file__).parents[3] / "ops" / "nginx" / "nginx.conf"
 
 
@@ -71,12 +73,16 @@ async def test_what_a_client_claims_about_itself_does_not_pass(proxy):
         "X-Forwarded-Proto": "http",
         "X-Forwarded-Host": "evil.example",
         "Forwarded": "for=10.0.0.1",
+        "X-Request-Id": "somebody-elses",
+        "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     }
     _, seen = await headers_seen(f"{proxy.url}/", verify=proxy.tls(), **forged)
     assert seen["x-forwarded-for"] == "127.0.0.1"
     assert seen["x-forwarded-proto"] == "https"
     assert "x-forwarded-host" not in seen
     assert "forwarded" not in seen
+    assert "traceparent" not in seen
+    assert exchange.id_from(seen["x-request-id"]) == seen["x-request-id"] != forged["X-Request-Id"]
 
 
 async def test_a_websocket_passes(proxy):

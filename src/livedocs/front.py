@@ -1,0 +1,121 @@
+"""What stands at the listening sockets: the one ASGI application, and how Hypercorn serves it.
+
+`/socket.io` goes to the sockets and everything else to Quart; a refusal looks the same on either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from hypercorn import asyncio as hypercorn
+from hypercorn.config import Config
+from hypercorn.typing import ASGIFramework
+from prometheus_client import CollectorRegistry, make_asgi_app
+from quart import Quart
+
+from livedocs import exchange
+from livedocs.config import Settings
+from livedocs.errors import LivedocsError, NotFound
+from livedocs.http.caller import client_address
+from livedocs.http.exchanges import App
+from livedocs.http.problems import problem
+from livedocs.live.sockets import Receive, Scope, Send, Sockets
+
+_SOCKET_PATHS = frozenset({"/socket.io", "/socket.io/"})
+
+
+class Edge:
+    """What the socket endpoint shares with the HTTP side: how a refusal looks, and whose address counts."""
+
+    def __init__(self, trusted_proxies: tuple[str, ...]) -> None:
+        self._trusted = trusted_proxies
+
+    def refusal(self, error: LivedocsError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """The answer for a refused handshake: status, headers, body."""
+        answer = problem(error)
+        made = exchange.current()
+        made.status = answer.status
+        headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Cache-Control": "no-store"}
+        return (
+            answer.status,
+            [*((name.lower().encode(), value.encode()) for name, value in headers.items()), *made.headers],
+            answer.body,
+        )
+
+    def address(self, scope: Scope) -> str:
+        """The peer's address; forwarded headers are believed only from configured proxies."""
+        peer = scope["client"][0] if scope.get("client") else ""
+        forwarded = [
+            value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"
+        ]
+        return client_address(peer, forwarded, self._trusted)
+
+
+class Front:
+    """The one ASGI application: `/socket.io` to the sockets, everything else to Quart."""
+
+    def __init__(self, quart: Quart, sockets: Sockets, edge: Edge) -> None:
+        self._quart = quart
+        self._sockets = sockets
+        self._edge = edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "lifespan" and scope["path"] in _SOCKET_PATHS:
+            await self._sockets(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            status, headers, body = self._edge.refusal(NotFound())
+            await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": body})
+        else:
+            await self._quart(cast("Any", scope), cast("Any", receive), cast("Any", send))
+
+
+async def serve(front: App, bind: str, settings: Settings, stop: Callable[[], Awaitable[object]]) -> None:
+    """Serve the public listener until `stop` returns."""
+    await hypercorn.serve(cast("ASGIFramework", front), listener(bind, settings), shutdown_trigger=stop)
+
+
+async def serve_metrics(registry: CollectorRegistry, bind: str) -> None:
+    """Serve `/metrics` on a listener of its own until cancelled."""
+    metrics = http_only(make_asgi_app(registry))
+    await hypercorn.serve(cast("ASGIFramework", metrics), listener(bind), shutdown_trigger=asyncio.Event().wait)
+
+
+def listener(bind: str, settings: Settings | None = None) -> Config:
+    """Hypercorn's configuration; what it leaves open by default is set here."""
+    config = Config()
+    config.bind = [bind]
+    config.backlog = 4096
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    config.keep_alive_timeout = 30
+    config.read_timeout = 60
+    config.graceful_timeout = 3
+    if settings is not None:
+        config.websocket_max_message_size = settings.max_message_bytes
+        # A live socket is heard from once per ping, so this ends only what is dead or was never meant well.
+        config.read_timeout = int(settings.ping_interval + settings.ping_timeout) + 5
+    return config
+
+
+def http_only(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """An ASGI application that serves HTTP and nothing else, told so in a way that is not logged as an error."""
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+        else:
+            await receive()
+            await send({"type": "websocket.close"})
+
+    return front

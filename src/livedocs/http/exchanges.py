@@ -1,0 +1,150 @@
+"""What surrounds every request and WebSocket: its id, its span, and one log line at its end.
+
+Ids from outside, `X-Request-Id` and `traceparent`, are taken from the configured proxies only: whoever could
+choose them could hide behind another request's, or have everything traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address, ip_network
+from time import perf_counter
+from typing import Any
+
+from structlog.contextvars import bound_contextvars
+
+from livedocs import exchange, tracing
+from livedocs.exchange import Exchange
+from livedocs.http.caller import client_address
+from livedocs.telemetry import Metrics, get_logger
+
+_log = get_logger(__name__)
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+# What asks all the time whether the server is well; said only at the level `debug`.
+_PROBES = frozenset({"/healthz", "/readyz"})
+NO_ROUTE = "none"
+
+
+class Exchanges:
+    """An ASGI application around another.
+
+    Args:
+        app: serves.
+        trusted: addresses and networks of the proxies.
+    """
+
+    def __init__(self, app: App, metrics: Metrics, trusted: tuple[str, ...]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._trusted = trusted
+        self._networks = [ip_network(network, strict=False) for network in trusted]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        made = self._open(scope)
+        exchange.begin(made)
+        ids = {"request_id": made.id}
+        if made.parent is not None:
+            ids["trace_id"] = made.parent.trace_id
+        with bound_contextvars(**ids):
+            if scope["type"] == "http":
+                await self._serve(made, scope, receive, send)
+            else:
+                # Its `send` must stay the server's own: the sockets write to what is behind it. They note the
+                # status, and have the id answered.
+                await self._watch(made, scope, receive, send)
+
+    def _open(self, scope: Scope) -> Exchange:
+        if not self._is_trusted(scope):
+            return Exchange(exchange.new_id())
+        headers = _last_of_each(scope)
+        return Exchange(
+            exchange.id_from(headers.get(b"x-request-id")),
+            tracing.parse_traceparent(headers.get(b"traceparent", "")),
+        )
+
+    def _is_trusted(self, scope: Scope) -> bool:
+        if not self._networks:
+            return False
+        try:
+            address = ip_address(scope["client"][0])
+        except (ValueError, TypeError, KeyError):
+            return False
+        return any(address in network for network in self._networks)
+
+    async def _serve(self, made: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                made.status = message["status"]
+                # A refusal of the sockets has it already.
+                headers = [header for header in message.get("headers", ()) if header not in made.headers]
+                message = {**message, "headers": [*headers, *made.headers]}
+                self._metrics.request_seconds.labels(method, made.route or NO_ROUTE).observe(
+                    perf_counter() - made.began
+                )
+            await send(message)
+
+        with tracing.span(method, kind="server", parent=made.parent) as span:
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                _describe(span, made, method)
+                self._say(made, scope, method)
+
+    async def _watch(self, made: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._say(made, scope, "GET")
+
+    def _say(self, made: Exchange, scope: Scope, method: str) -> None:
+        say = _log.debug if made.route in _PROBES else _log.info
+        known = {"tenant": made.tenant, "socket": made.socket, "reason": made.reason}
+        say(
+            "request",
+            method=method,
+            route=made.route or None,
+            status=made.status,
+            duration_ms=round((perf_counter() - made.began) * 1000, 1),
+            address=self._address(scope),
+            **{name: value for name, value in known.items() if value is not None},
+        )
+
+    def _address(self, scope: Scope) -> str:
+        peer = scope["client"][0] if scope.get("client") else ""
+        forwarded = [
+            value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"
+        ]
+        return client_address(peer, forwarded, self._trusted)
+
+
+def _last_of_each(scope: Scope) -> Mapping[bytes, str]:
+    """The headers, by name in lower case; of several of one name the one that the nearest proxy wrote."""
+    return {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _describe(span: tracing.Span, made: Exchange, method: str) -> None:
+    """Name the span as the semantic conventions for HTTP have it."""
+    span.rename(f"{method} {made.route}" if made.route else method)
+    span.note("http.request.method", method)
+    span.note("livedocs.request.id", made.id)
+    if made.route:
+        span.note("http.route", made.route)
+    if made.tenant is not None:
+        span.note("livedocs.tenant", made.tenant)
+    if made.status is not None:
+        span.note("http.response.status_code", made.status)
+        if made.status >= 500:
+            span.fail(str(made.status))

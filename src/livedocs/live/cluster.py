@@ -1,0 +1,130 @@
+"""The sockets of all server processes, for those who administer them. Satisfies `http.roster.Roster`.
+
+A question is a document that every process sees in its change stream; each answers for its own sockets. So a
+process whose stream stands still is not passed over: it is named as one that has not answered, and it does what it
+was told to as soon as it reads on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from bson.objectid import ObjectId
+from bson.timestamp import Timestamp
+
+from livedocs.changes.event import InquiryMade
+from livedocs.errors import Unavailable
+from livedocs.live.roster import Roster
+from livedocs.store.inquiries import Answer, Inquiries, Question, parse_question
+from livedocs.store.processes import Process, Processes
+from livedocs.telemetry import get_logger
+
+log = get_logger(__name__)
+
+# Seconds in which a process answers, if its stream does not lag.
+_PATIENCE = 3.0
+_POLL = 0.03
+# Questions of this process at a time: each one is a write for every process.
+_MOST_ASKED = 4
+# Questions to this process that may wait.
+_MOST_WAITING = 1000
+_RETRY = 1.0
+
+
+class Cluster:
+    """Asks all processes, and answers for this one.
+
+    Args:
+        process: this one.
+        roster: its sockets.
+        processes: the live processes.
+        inquiries: the questions and answers in the store.
+    """
+
+    def __init__(self, process: Process, roster: Roster, processes: Processes, inquiries: Inquiries) -> None:
+        self.process: Process | None = process
+        self._own = process
+        self._roster = roster
+        self._processes = processes
+        self._inquiries = inquiries
+        self._turns = asyncio.Semaphore(_MOST_ASKED)
+        self._waiting: asyncio.Queue[tuple[ObjectId, Question]] = asyncio.Queue(_MOST_WAITING)
+        # Every socket of this process comes after this: an older question is not about them.
+        self._since: Timestamp | None = None
+
+    async def begin(self) -> None:
+        """From now on this process may have sockets. Before it takes its lease, so that nobody waits in vain."""
+        while self._since is None:
+            try:
+                self._since = await self._processes.committed()
+            except Unavailable as error:
+                log.warning("MongoDB cannot say what time it is", detail=error.detail)
+                await asyncio.sleep(_RETRY)
+
+    # -- asking --
+
+    async def ask(self, question: Question) -> tuple[Sequence[tuple[Process, Answer]], Sequence[Process]]:
+        """The answers, and the processes that did not answer in time.
+
+        Raises:
+            Unavailable: MongoDB cannot put the question to everybody, and nothing was done here; or too many ask.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Unavailable("Too many are asking about sockets now.", retry_after=_PATIENCE) from None
+        try:
+            # Those that begin after this have no socket that is older than the question.
+            others = {one.id: one for one in await self._processes.live() if one.id != self._own.id}
+            if not others:
+                return [(self._own, await self._roster.answer(question))], []
+            # Put to all before this one acts: whoever does not answer will see it nevertheless.
+            inquiry = await self._inquiries.ask(self._own.id, question)
+            own = (self._own, await self._roster.answer(question))
+            answers = await self._gather(inquiry, set(others))
+            heard = [(others[name], answer) for name, answer in answers.items() if name in others]
+            return [own, *heard], [one for name, one in others.items() if name not in answers]
+        finally:
+            self._turns.release()
+
+    async def _gather(self, inquiry: ObjectId, expected: set[str]) -> dict[str, Answer]:
+        """What the other processes have answered in time."""
+        answers: dict[str, Answer] = {}
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        try:
+            while expected - answers.keys() and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(_POLL)
+                answers |= await self._inquiries.answers(inquiry, answers.keys())
+        except Unavailable as error:
+            log.warning("answers of other processes cannot be read", detail=error.detail)
+        finally:
+            await self._inquiries.close(inquiry)
+        return answers
+
+    # -- answering --
+
+    def made(self, inquiry: InquiryMade) -> None:
+        """A question has come by in the stream."""
+        if self._since is None or inquiry.at <= self._since or inquiry.by == self._own.id:
+            return
+        question = parse_question(inquiry.question)
+        if question is None:
+            log.warning("a question that this version does not know", by=inquiry.by)
+            return
+        if self._waiting.full():
+            log.error("too many questions about sockets: one is not answered", by=inquiry.by)
+            return
+        self._waiting.put_nowait((inquiry.id, question))
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        while True:
+            inquiry, question = await self._waiting.get()
+            answer = await self._roster.answer(question)
+            try:
+                await self._inquiries.answer(inquiry, self._own.id, answer)
+            except Unavailable as error:
+                # What was asked for is done all the same; who has asked is told that nobody knows.
+                log.warning("a question about sockets could not be answered", detail=error.detail)

@@ -1,0 +1,245 @@
+"""What one server process asks all others about their sockets, and what they answer, in the control database.
+
+A process sees an inquiry in its change stream, so nobody polls for one that is not there. Nothing is stored about
+sockets unless somebody asks, and that is deleted when the answers are in; a TTL index takes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from bson.objectid import ObjectId
+from pymongo import AsyncMongoClient
+
+from livedocs.errors import Unavailable
+from livedocs.model import Role
+from livedocs.store.connection import ANSWERS, INQUIRIES, MongoDocument
+from livedocs.store.failures import translated
+
+_SECONDS = 3.0
+
+Place = tuple[int, str]
+"""Where a socket stands among all of them: they are in the order of their coming, by the microsecond."""
+
+
+def place(since: float, sid: str) -> Place:
+    """The place of a socket that connected then."""
+    return int(since * 1e6), sid
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A socket as it was when somebody asked.
+
+    Attributes:
+        sid: its id among all sockets; no credential.
+        name: of the subject, for people to read.
+        groups: of the subject, as last introspected.
+        client_id: the OAuth client its token was issued to.
+        since: when it connected, seconds since the epoch.
+        expires_at: when its token ends, aware UTC.
+        room_count: the rooms it is in; `rooms` has the first of them, with its role in each.
+    """
+
+    sid: str
+    subject: str
+    name: str
+    groups: frozenset[str]
+    client_id: str
+    address: str
+    since: float
+    expires_at: datetime
+    room_count: int
+    rooms: Mapping[UUID, Role]
+
+    @property
+    def place(self) -> Place:
+        """Where it stands among all sockets: they are in the order of their coming."""
+        return place(self.since, self.sid)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Asks who is connected. Of one subject, of those in the room of `uuid`, or of both, where they are not None.
+
+    `after` is the place behind which the list goes on.
+    """
+
+    tenant: str
+    subject: str | None = None
+    uuid: UUID | None = None
+    after: Place | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Asks who is in a room because of what a subject, as grants name it, may see. `limit` of them are listed."""
+
+    tenant: str
+    uuid: UUID
+    subject: str
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnection:
+    """Has sockets disconnected for good: the one of an id, or all of a subject."""
+
+    tenant: str
+    sid: str | None = None
+    subject: str | None = None
+
+
+Question = Listing | Holders | Disconnection
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a process says of its own sockets.
+
+    Attributes:
+        sessions: the first of those that were asked for, or that were disconnected, in the order of their coming.
+        matching: how many there are, those left away included.
+        in_room: of `Holders`, the sockets in the room, whoever they are.
+        groups: of `Holders`, those that the sockets of the subject have; None when it has none here.
+    """
+
+    sessions: tuple[Session, ...] = ()
+    matching: int = 0
+    in_room: int = 0
+    groups: frozenset[str] | None = None
+
+
+class Inquiries:
+    """The questions that are open, and the answers so far."""
+
+    def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
+        self._inquiries = client[control_database][INQUIRIES]
+        self._answers = client[control_database][ANSWERS]
+
+    async def ask(self, process_id: str, question: Question) -> ObjectId:
+        """Put a question to every process. Returns the inquiry's id.
+
+        Raises:
+            Unavailable: MongoDB cannot be written now; the question may have been put all the same.
+        """
+        inquiry = ObjectId()
+        with translated(seconds=_SECONDS):
+            # By MongoDB's clock, as the TTL index is.
+            await self._inquiries.update_one(
+                {"_id": inquiry},
+                [{"$set": {"at": "$$NOW", "by": process_id, "question": {"$literal": _stored(question)}}}],
+                upsert=True,
+            )
+        return inquiry
+
+    async def answer(self, inquiry: ObjectId, process_id: str, answer: Answer) -> None:
+        """Answer for a process.
+
+        Raises:
+            Unavailable: MongoDB cannot be written now.
+        """
+        fields = {"at": "$$NOW", "inquiry": inquiry, "process": process_id, "answer": {"$literal": _given(answer)}}
+        with translated(seconds=_SECONDS):
+            await self._answers.update_one({"_id": ObjectId()}, [{"$set": fields}], upsert=True)
+
+    async def answers(self, inquiry: ObjectId, known: Collection[str]) -> dict[str, Answer]:
+        """The answers so far by process, without those that are known.
+
+        Raises:
+            Unavailable: MongoDB cannot be read now.
+        """
+        with translated(seconds=_SECONDS):
+            found = await self._answers.find({"inquiry": inquiry, "process": {"$nin": list(known)}}).to_list()
+        return {one["process"]: _taken(one["answer"]) for one in found}
+
+    async def close(self, inquiry: ObjectId) -> None:
+        """Nobody waits for it any more. What cannot be deleted now passes by itself."""
+        with suppress(Unavailable), translated(seconds=_SECONDS):
+            await self._inquiries.delete_one({"_id": inquiry})
+            await self._answers.delete_many({"inquiry": inquiry})
+
+
+def parse_question(stored: Any) -> Question | None:
+    """The question of a stored inquiry; None when this version knows none like it, or it is not well formed."""
+    match stored:
+        case {
+            "kind": "listing",
+            "tenant": str(tenant),
+            "subject": str() | None as subject,
+            "uuid": UUID() | None as uuid,
+            "after": [int(), str()] | None as after,
+            "limit": int(limit),
+        } if limit > 0:
+            return Listing(tenant, subject, uuid, tuple(after) if after is not None else None, limit)
+        case {
+            "kind": "holders",
+            "tenant": str(tenant),
+            "uuid": UUID() as uuid,
+            "subject": str(subject),
+            "limit": int(limit),
+        } if limit > 0:
+            return Holders(tenant, uuid, subject, limit)
+        case {"kind": "disconnection", "tenant": str(tenant), "sid": str(sid), "subject": None}:
+            return Disconnection(tenant, sid=sid)
+        case {"kind": "disconnection", "tenant": str(tenant), "sid": None, "subject": str(subject)}:
+            return Disconnection(tenant, subject=subject)
+        case _:
+            return None
+
+
+def _stored(question: Question) -> MongoDocument:
+    match question:
+        case Listing(tenant, subject, uuid, after, limit):
+            kind = "listing"
+            asked = {"subject": subject, "uuid": uuid, "after": list(after) if after else None, "limit": limit}
+        case Holders(tenant, uuid, subject, limit):
+            kind, asked = "holders", {"uuid": uuid, "subject": subject, "limit": limit}
+        case Disconnection(tenant, sid, subject):
+            kind, asked = "disconnection", {"sid": sid, "subject": subject}
+    return {"kind": kind, "tenant": tenant, **asked}
+
+
+def _given(answer: Answer) -> MongoDocument:
+    return {
+        "sessions": [
+            {
+                "sid": one.sid,
+                "subject": one.subject,
+                "name": one.name,
+                "groups": sorted(one.groups),
+                "client_id": one.client_id,
+                "address": one.address,
+                "since": one.since,
+                "expires_at": one.expires_at,
+                "room_count": one.room_count,
+                "rooms": [{"uuid": uuid, "role": role.label} for uuid, role in one.rooms.items()],
+            }
+            for one in answer.sessions
+        ],
+        "matching": answer.matching,
+        "in_room": answer.in_room,
+        "groups": sorted(answer.groups) if answer.groups is not None else None,
+    }
+
+
+def _taken(stored: Mapping[str, Any]) -> Answer:
+    sessions = tuple(
+        Session(
+            **{name: one[name] for name in _AS_STORED},
+            groups=frozenset(one["groups"]),
+            rooms={room["uuid"]: role for room in one["rooms"] if (role := Role.parse(room["role"])) is not None},
+        )
+        for one in stored["sessions"]
+    )
+    groups = frozenset(stored["groups"]) if stored["groups"] is not None else None
+    return Answer(sessions, stored["matching"], stored["in_room"], groups)
+
+
+_AS_STORED = ("sid", "subject", "name", "client_id", "address", "since", "expires_at", "room_count")

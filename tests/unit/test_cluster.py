@@ -1,0 +1,195 @@
+"""What is asked of other processes, and which questions a process answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from bson.objectid import ObjectId
+from bson.timestamp import Timestamp
+
+from livedocs.changes.event import InquiryMade
+from livedocs.errors import Unavailable
+from livedocs.live import cluster
+from livedocs.live.cluster import Cluster
+from livedocs.store.inquiries import Answer, Disconnection, Listing, parse_question
+from livedocs.store.processes import Process
+
+ME, YOU = Process("me", "here", 1, ""), Process("you", "there", 2, "")
+BEGAN, LATER = Timestamp(100, 1), Timestamp(100, 2)
+
+
+class Roster:
+    def __init__(self):
+        self.asked = []
+
+    async def answer(self, question):
+        self.asked.append(question)
+        return Answer(matching=len(self.asked))
+
+
+class Store:
+    """The leases and the inquiries; `answering` are the processes that answer at once."""
+
+    def __init__(self, *live, answering=()):
+        self.live_now, self.answering = live, answering
+        self.asked, self.closed, self.given = [], [], []
+        self.answered = asyncio.Event()
+
+    async def committed(self):
+        return BEGAN
+
+    async def live(self):
+        return list(self.live_now)
+
+    async def ask(self, process_id, question):
+        self.asked.append((process_id, question))
+        return ObjectId()
+
+    async def answers(self, inquiry, known):
+        return {name: Answer(matching=10) for name in self.answering if name not in known}
+
+    async def close(self, inquiry):
+        self.closed.append(inquiry)
+
+    async def answer(self, inquiry, process_id, answer):
+        self.given.append((inquiry, process_id, answer))
+        self.answered.set()
+
+
+async def begun(store):
+    made = Cluster(ME, Roster(), store, store)
+    await made.begin()
+    return made
+
+
+def inquiry(question, *, at=LATER, by="you"):
+    return InquiryMade("token", at, ObjectId(), by, question)
+
+
+LISTING = {"kind": "listing", "tenant": "acme", "subject": None, "uuid": None, "after": None, "limit": 10}
+
+
+async def test_a_process_that_is_alone_writes_nothing():
+    store = Store(ME)
+    answers, silent = await (await begun(store)).ask(Listing("acme"))
+    assert [process for process, _ in answers] == [ME]
+    assert (silent, store.asked) == ([], [])
+
+
+async def test_every_process_is_asked_once_and_the_question_is_taken_away():
+    store = Store(ME, YOU, answering=("you",))
+    answers, silent = await (await begun(store)).ask(Listing("acme"))
+    assert [(process, answer.matching) for process, answer in answers] == [(ME, 1), (YOU, 10)]
+    assert (silent, len(store.asked), len(store.closed)) == ([], 1, 1)
+
+
+async def test_a_process_that_does_not_answer_in_time_is_named(monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.1)
+    store = Store(ME, YOU)
+    answers, silent = await (await begun(store)).ask(Disconnection("acme", subject="user:bob"))
+    assert ([process for process, _ in answers], silent) == ([ME], [YOU])
+    assert len(store.closed) == 1
+
+
+async def test_when_the_question_cannot_be_put_to_everybody_nothing_is_done_here_either():
+    store = Store(ME, YOU)
+
+    async def refuse(process_id, question):
+        raise Unavailable
+
+    store.ask = refuse
+    asks = await begun(store)
+    with pytest.raises(Unavailable):
+        await asks.ask(Disconnection("acme", subject="user:bob"))
+    assert asks._roster.asked == []
+
+
+async def test_answers_that_cannot_be_read_are_missing():
+    store = Store(ME, YOU)
+
+    async def refuse(inquiry, known):
+        raise Unavailable
+
+    store.answers = refuse
+    answers, silent = await (await begun(store)).ask(Listing("acme"))
+    assert ([process for process, _ in answers], silent) == ([ME], [YOU])
+    assert len(store.closed) == 1
+
+
+async def test_more_questions_than_can_be_asked_at_a_time_are_refused(monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.1)
+    monkeypatch.setattr(cluster, "_MOST_ASKED", 1)
+    store, begun_one, hold = Store(ME), asyncio.Event(), asyncio.Event()
+
+    async def wait():
+        begun_one.set()
+        await hold.wait()
+        return [ME]
+
+    store.live = wait
+    asks = await begun(store)
+    first = asyncio.create_task(asks.ask(Listing("acme")))
+    await begun_one.wait()
+    with pytest.raises(Unavailable):
+        await asks.ask(Listing("acme"))
+    hold.set()
+    assert (await first)[1] == []
+
+
+async def test_a_question_in_the_stream_is_answered_in_the_processs_name():
+    store = Store(ME, YOU)
+    answers = await begun(store)
+    running = asyncio.create_task(answers.run())
+    made = inquiry(LISTING)
+    answers.made(made)
+    async with asyncio.timeout(5):
+        await store.answered.wait()
+    running.cancel()
+    assert [(one, name) for one, name, _ in store.given] == [(made.id, "me")]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        inquiry(LISTING, by="me"),
+        inquiry(LISTING, at=BEGAN),
+        inquiry({**LISTING, "kind": "of a later version"}),
+    ],
+    ids=["its own", "older than its sockets", "unknown"],
+)
+async def test_questions_that_are_not_for_this_process_are_left_alone(made):
+    store = Store(ME, YOU)
+    answers = await begun(store)
+    running = asyncio.create_task(answers.run())
+    answers.made(made)
+    answers.made(inquiry({**LISTING, "tenant": "globex"}))
+    async with asyncio.timeout(5):
+        await store.answered.wait()
+    running.cancel()
+    # The one behind it was the first to be answered.
+    assert [question.tenant for question in answers._roster.asked] == ["globex"]
+
+
+async def test_nothing_is_answered_before_the_process_can_have_sockets():
+    store = Store(ME, YOU)
+    answers = Cluster(ME, Roster(), store, store)
+    answers.made(inquiry(LISTING))
+    assert answers._waiting.empty()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None,
+        {},
+        {"kind": "disconnection", "tenant": "acme"},
+        {"kind": "disconnection", "tenant": "acme", "sid": None, "subject": None},
+        {"kind": "disconnection", "tenant": "acme", "sid": {"$ne": None}, "subject": None},
+        {"kind": "disconnection", "tenant": None, "sid": "x", "subject": None},
+        {"kind": "listing", "tenant": "acme", "limit": "all"},
+        {"kind": "listing", "tenant": "acme", "uuid": "x"},
+    ],
+)
+def test_a_question_that_is_not_well_formed_is_none(stored):
+    assert parse_question(stored) is None
