@@ -1,5 +1,7 @@
 """A stand-in for the OAuth service: says of the tokens `bench-N` that they are user N's, whoever asks.
 
+`bench-service` is a tenant service's that may write.
+
 Introspection (RFC 7662) is all livedocs asks for here. The development provider would do as well, but issuing
 thousands of tokens through its login pages would take longer than the measurement.
 
@@ -23,14 +25,16 @@ def answer(token: str) -> dict[str, object]:
     """What the service says of a token."""
     if not token.startswith("bench-"):
         return {"active": False}
+    name = token.removeprefix("bench-")
+    service = name == "service"
     return {
         "active": True,
-        "sub": token.removeprefix("bench-"),
-        "client_id": "bench-app",
+        "sub": name,
+        "client_id": name if service else "bench-app",
         "aud": AUDIENCE,
         "tenant": TENANT,
         "groups": ["staff"],
-        "scope": "openid",
+        "scope": "livedocs:write" if service else "openid",
         "exp": int(time.time()) + 7200,
     }
 
