@@ -130,14 +130,15 @@ class Server:
         self._login = LoginClient(settings, self._issuer, now=_now)
         authenticator = Authenticator(self._tokens, self._directory, secure=settings.secure)
         self._wire_changes(metrics)
+        loop = asyncio.get_running_loop()
+        self._wheel = TimerWheel(clock=loop.time)
         self._sessions = Sessions(
             authenticator,
             self._joins.reauthorize,
+            self._wheel,
             interval=settings.introspection_interval,
             grace=settings.auth_grace,
         )
-        loop = asyncio.get_running_loop()
-        self._wheel = TimerWheel(clock=loop.time)
         self._slow = SlowSockets(
             self._fanout.slow,
             self._joins,

@@ -50,13 +50,10 @@ class Settings(BaseSettings):
 
     # The server
     bind: str = Field("127.0.0.1:8000", description="Address and port of the public listener.")
-    workers: int = Field(
-        1, ge=1, le=64, description="Server processes that share the port; each follows MongoDB for itself."
-    )
+    workers: int = Field(1, ge=1, le=64, description="Processes that share the port, each a whole server.")
     metrics_bind: str = Field(
         "127.0.0.1:9464",
-        description="Address and port of the metrics listener; empty switches it off. Each further worker's is the "
-        "next port.",
+        description="Address and port of the metrics listener; empty switches it off. Other workers: next ports.",
     )
     public_url: str = Field(description="The URL browsers use, scheme and host, without a path.")
     allowed_origins: Words = Field(

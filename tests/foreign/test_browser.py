@@ -66,8 +66,8 @@ async def test_a_person_logs_in_renews_creates_and_logs_out_in_a_browser(oidc_pr
         await page.get_by_role("button", name="Create document").click()
         await expect(page.get_by_test_id("status")).to_have_attribute("data-state", "live", timeout=PATIENCE)
 
-        # The page's socket is on the token from before the renewal above, and is ended at once all the same: nobody
-        # asks the provider about that token in the next minutes.
+        # The page's socket ends at once, whichever of the login's tokens it holds: nobody asks the provider about
+        # them in the next minutes.
         status, said = await page.evaluate(CALL, ["/auth/logout", "POST"])
         assert status == 200
         assert said["post_logout_redirect"].startswith(f"{oidc_provider.issuer}/session/end?")

@@ -458,6 +458,28 @@ def test_what_destroys_something_can_be_tried_first():
     assert destroys | {"tenant suspend"} <= with_option("--dry-run")
 
 
+def test_an_import_shows_how_far_it_is_on_a_terminal(shell):
+    file = shell.folder / "documents.ndjson"
+    file.write_text("".join(json.dumps({"n": n}) + "\n" for n in range(50)))
+    screen, terminal = pty.openpty()
+    try:
+        arguments = ["import", "notes", str(file), "--url", shell.server.url]
+        done = subprocess.run(
+            [sys.executable, "-m", "livedocs", *arguments],
+            env=shell._environ("acme-service"),
+            stdout=terminal,
+            timeout=60,
+            check=False,
+        )
+        shown = os.read(screen, 65536).decode()
+    finally:
+        os.close(terminal)
+        os.close(screen)
+    assert done.returncode == 0
+    assert re.search(r"documents.ndjson +\[#+\] +100%", shown), shown
+    assert "50 lines done, 0 refused" in shown
+
+
 def typed(keys, seen, within=20):
     """What a real bash shows on its terminal after these keys, until `seen` is part of it."""
     process, terminal = pty.fork()

@@ -122,7 +122,7 @@ async def test_an_error_of_ours_and_one_request_too_many_can_be_read_too(start_a
             raise RuntimeError
 
     api = await start_api(
-        allowed_origins=SIBLING, services={"documents": Broken()}, limit_burst=1, limit_requests_per_address=2
+        allowed_origins=SIBLING, services={"documents": Broken()}, limit_burst=20, limit_requests_per_address=0.1
     )
     alice = api.someone()
     answers = [await alice.get(f"/v1/docs/notes/{uuid4()}", Origin=SIBLING) for _ in range(3)]
@@ -160,7 +160,7 @@ async def test_a_cookie_from_a_configured_origin_still_needs_both_proofs_and_a_f
 
 
 async def test_a_preflight_counts_as_a_request_of_its_address(start_api):
-    api = await start_api(allowed_origins=SIBLING, limit_burst=1, limit_requests_per_address=2)
+    api = await start_api(allowed_origins=SIBLING, limit_burst=20, limit_requests_per_address=0.1)
     statuses = [
         (await api.anybody().request("OPTIONS", "/v1/me", Origin=SIBLING, **PREFLIGHT)).status for _ in range(3)
     ]

@@ -280,6 +280,8 @@ async def test_a_login_state_is_good_once_even_for_a_browser_that_kept_its_cooki
     response = await browser.get(back)
     assert response.status_code == 400
     assert await code_of(response) == "login_failed"
+    # Known here: the provider was not even asked about the code again.
+    assert (await response.get_json(force=True))["reason"] == "replayed"
     assert set(browser.set_cookies) == {"livedocs_login"}
 
 

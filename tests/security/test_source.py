@@ -56,6 +56,7 @@ def test_lines_01_and_02_a_server_whose_insides_may_have_moved_is_not_started(de
     # Both holes are closed through private attributes of Hypercorn, of the versions that this was written against.
     check_version(version("hypercorn"))
     monkeypatch.setattr(app, "version", {"hypercorn": installed}.__getitem__)
+    monkeypatch.setattr(app, "_main", None)
     with pytest.raises(RuntimeError, match="is installed"):
         app.run(deployment.settings())
 

@@ -105,6 +105,17 @@ class Http2:
             await self.flush()
 
 
+async def test_line_01_a_peer_that_ignores_the_close_and_goes_on_sending_fragments_is_cut_off(server, wire, look):
+    made, seen = await wire("alice", "40"), look(server)
+    memory = seen.resident()
+    with contextlib.suppress(ConnectionError):
+        await made.send(b"a" * 65535, fin=False)
+        for _ in range(900):
+            await made.send(b"a" * 65535, opcode=0, fin=False)
+    await made.rest()
+    assert seen.resident() - memory < 8 * MIB
+
+
 async def test_line_01_a_message_in_fragments_is_not_buffered_over_http_2_either(server, look):
     seen = look(server)
     memory = seen.resident()
@@ -148,7 +159,9 @@ async def test_lines_05_and_06_a_packet_that_breaks_the_protocol_leaves_no_zombi
     for one in made:
         await one.send(packet)
     async with asyncio.timeout(5):
-        await asyncio.gather(*(one.rest() for one in made))
+        ends = await asyncio.gather(*(one.rest() for one in made))
+    # Recognised as what it is (1002), not an accident of ours (1011).
+    assert {last[-4:] for last in ends} == {b"\x88\x02\x03\xea"}
 
     async def gone():
         return await seen.metric("livedocs_sockets{") + await seen.metric("livedocs_transports{") == 2 * sockets

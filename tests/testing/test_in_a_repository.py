@@ -37,6 +37,10 @@ def livedocs_tenants():
 @pytest.fixture(scope="session")
 def livedocs_settings():
     return {"max_document_bytes": 2048}
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
 """
 
 BROKEN = """
@@ -78,6 +82,11 @@ def test_it_works_in_either_mode_of_pytest_asyncio(repository, mode):
     assert "3 passed" in output
 
 
+def test_it_works_with_anyios_plugin(repository):
+    output = repository(TESTS.format(mark="@pytest.mark.anyio"), "-p", "no:asyncio")
+    assert "3 passed" in output
+
+
 def test_it_works_without_pytest_asyncio(repository):
     synchronous = TESTS[TESTS.index("def test_synchronous") :].format(mark="")
     assert "2 passed" in repository(synchronous, "-p", "no:asyncio")
@@ -98,3 +107,12 @@ def test_a_server_that_does_not_start_is_shown_with_its_words(repository):
     output = repository(BROKEN)
     assert "the livedocs server ended with status" in output
     assert "Cannot assign requested address" in output
+
+
+def test_who_has_it_installed_and_does_not_use_it_waits_for_nothing():
+    look = (
+        "import sys, pytest; before = set(sys.modules); import livedocs.testing.plugin;"
+        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('livedocs')))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == []

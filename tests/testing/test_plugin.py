@@ -162,6 +162,10 @@ def test_a_service_asks_for_its_token_itself_and_may_not_have_more_than_it_has(l
     assert httpx.get(f"{livedocs_server.url}/v1/me", headers=headers).status_code == 401
 
 
+def test_other_requests_pass_the_mocked_service_by(livedocs_oauth_mock, livedocs_server):
+    assert httpx.get(f"{livedocs_server.url}/healthz").json() == {"status": "ok"}
+
+
 def test_the_mocked_service_answers_httpx_without_a_network(livedocs_oauth_mock):
     found = httpx.get(f"{livedocs_oauth_mock.issuer}/.well-known/openid-configuration").json()
     assert found["issuer"] == livedocs_oauth_mock.issuer

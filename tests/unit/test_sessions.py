@@ -9,6 +9,7 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 
 from livedocs.errors import AuthUnavailable, Forbidden, InvalidToken, TenantSuspended, TenantUnknown, Unavailable
 from livedocs.live.sessions import Sessions
+from livedocs.live.timers import TimerWheel
 
 INTERVAL, GRACE = 30.0, 60.0
 
@@ -35,9 +36,11 @@ class Watched:
     def __init__(self, stage):
         self.stage, self.tokens = stage, Tokens()
         self.regranted, self.trouble = [], None
+        self.wheel = TimerWheel(clock=asyncio.get_running_loop().time)
         self.sessions = Sessions(
             self.tokens,
             self.regrant,
+            self.wheel,
             interval=INTERVAL,
             grace=GRACE,
             now=stage.clock,
@@ -66,9 +69,12 @@ class Watched:
 @pytest.fixture
 async def watched(stage):
     watched = Watched(stage)
+    turning = asyncio.create_task(watched.wheel.run(), name="timers")
     yield watched
     await watched.sessions.aclose()
     assert not watched.sessions._tasks
+    turning.cancel()
+    await asyncio.wait([turning])
 
 
 def said(client):
@@ -237,6 +243,74 @@ async def test_a_token_without_sockets_is_forgotten_and_not_asked_about(watched)
     assert not watched.sessions._tasks
 
 
+async def test_sockets_that_do_nothing_have_no_task_and_no_timer_of_their_own(watched):
+    before = asyncio.all_tasks()
+    clients = [watched.connect(known_as=str(number)) for number in range(50)]
+    sessions = [client.session for client in clients]
+    await watched.stage.clock.advance(1)
+    assert asyncio.all_tasks() == before
+    assert {session.timer for session in sessions} == {None}
+
+
+async def test_tokens_are_asked_about_a_few_at_a_time(watched):
+    stop, most = asyncio.Event(), 0
+
+    async def token(token, *, fresh):
+        nonlocal most
+        watched.tokens.asked.append(token)
+        most = max(most, len(watched.tokens.asked))
+        await stop.wait()
+        raise InvalidToken
+
+    watched.tokens.token = token
+    clients = [watched.connect(known_as=str(number)) for number in range(50)]
+    await watched.pass_time(60)
+    assert most == 8
+    stop.set()
+    await watched.stage.clock.advance(1)
+    assert sorted(watched.tokens.asked) == sorted(f"secret {number}" for number in range(50))
+    assert {client.closed for client in clients} == {"token_revoked"}
+
+
+async def test_a_call_that_takes_long_is_not_made_again_meanwhile(watched):
+    stop = asyncio.Event()
+
+    async def token(token, *, fresh):
+        watched.tokens.asked.append(token)
+        await stop.wait()
+        return watched.tokens.answer, None
+
+    watched.tokens.token = token
+    watched.connect()
+    await watched.pass_time(120)
+    assert len(watched.tokens.asked) == 1
+    stop.set()
+    await watched.pass_time(31)
+    assert len(watched.tokens.asked) == 2
+
+
+async def test_a_token_ends_on_time_while_nobody_answers_for_the_others(watched):
+    stop = asyncio.Event()
+
+    async def token(token, *, fresh):
+        await stop.wait()
+
+    watched.tokens.token = token
+    clients = [watched.connect(lasts=200, known_as=str(number)) for number in range(20)]
+    await watched.pass_time(199)
+    assert {client.closed for client in clients} == {None}
+    await watched.pass_time(1)
+    assert {client.closed for client in clients} == {"expired"}
+
+
+async def test_what_is_found_out_about_a_token_is_held_once(watched):
+    clients = [watched.connect(groups=["staff"]) for _ in range(3)]
+    watched.tokens.answer = replace(watched.tokens.answer, name="Alice B.", groups=frozenset(["staff"]))
+    await watched.pass_time(31)
+    assert all(client.principal is watched.tokens.answer for client in clients)
+    assert watched.regranted == []
+
+
 async def test_an_interval_that_is_under_way_does_not_touch_a_session_that_came_after(watched):
     first = watched.connect()
     await watched.pass_time(10)
@@ -252,4 +326,4 @@ async def test_at_a_stop_nothing_goes_on(watched):
     await watched.sessions.aclose()
     await watched.pass_time(60)
     assert watched.tokens.asked == []
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert {task for task in asyncio.all_tasks() if task.get_name() != "timers"} == {asyncio.current_task()}

@@ -38,8 +38,6 @@ class Connection:
         self._number = 0
         # When the server was last heard from, by the loop's clock.
         self._heard = asyncio.get_running_loop().time()
-        # When somebody last received.
-        self._read_until = self._heard
 
     @classmethod
     async def opened(cls, url: str, token: str) -> Self:
@@ -121,18 +119,10 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         deadline = None if within is None else loop.time() + within
-        # What has come while nobody read is still to be read: that time does not count as silence.
-        self._heard += loop.time() - self._read_until
-        try:
-            return await self._next(deadline)
-        finally:
-            self._read_until = loop.time()
-
-    async def _next(self, deadline: float | None) -> Received | Acked | None:
-        loop = asyncio.get_running_loop()
         while True:
             dead = self._heard + self._silence
             try:
+                # What has come already is given without a wait, however long ago that was.
                 async with asyncio.timeout_at(dead if deadline is None else min(dead, deadline)):
                     packet = await self._packet()
             except TimeoutError:

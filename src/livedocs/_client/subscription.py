@@ -62,6 +62,7 @@ class Subscription:
         # None is the end.
         self._buffer: asyncio.Queue[Event | None] = asyncio.Queue(buffer)
         self._task: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._cursors = rooms.cursors
         self._token = ""
@@ -88,7 +89,7 @@ class Subscription:
         failures = 0
         while True:
             try:
-                connection = await self._opened()
+                self._connection = await self._opened()
                 break
             except (LivedocsError, ClientError) as error:
                 failures += 1
@@ -96,7 +97,7 @@ class Subscription:
                 if wait is None:
                     raise
             await asyncio.sleep(wait)
-        self._task = asyncio.create_task(self._run(connection))
+        self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(
@@ -107,6 +108,8 @@ class Subscription:
             self._over = True
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            # A task that is cancelled before its first step has closed nothing.
+            await self._leave()
             # Whoever waits for an event is not left waiting.
             if self._buffer.full():
                 self._buffer.get_nowait()
@@ -141,43 +144,44 @@ class Subscription:
 
     # -- connections --
 
-    async def _run(self, connection: Connection) -> None:
+    async def _run(self) -> None:
         try:
-            await self._follow(connection)
+            await self._follow()
         except Exception as error:  # noqa: BLE001 - raised where the caller waits, or it would wait for ever
             self._error = error
+        await self._leave()
         await self._buffer.put(None)
 
-    async def _follow(self, connection: Connection) -> None:
+    async def _follow(self) -> None:
         """Until no room is left, or nothing more can come."""
-        present: Connection | None = connection
         failures = 0
         while self._rooms:
+            self._settled = False
             try:
-                present = present or await self._opened()
-                await self._converse(present)
-                wait = 0.0
+                self._connection = self._connection or await self._opened()
+                await self._converse(self._connection)
             except _Away as away:
                 wait, failures = away.seconds, 0
             except (LivedocsError, ClientError) as error:
                 if not answers.passing(error) and not isinstance(error, TokenUnavailable):
                     raise
-                failures = 1 if present is not None and self._settled else failures + 1
+                failures = 1 if self._settled else failures + 1
                 wait = (answers.wait_of(error) or 0.0) + self._retries.backoff(failures)
                 _log.warning("%s: %s; again in %.1f s", self._url, error, wait)
-            finally:
-                await self._left(present)
-                present = None
-            if self._rooms:
-                await asyncio.sleep(wait)
+            else:
+                return
+            await self._leave()
+            await asyncio.sleep(wait)
 
-    async def _left(self, connection: Connection | None) -> None:
+    async def _leave(self) -> None:
+        """Away from the present connection, if there is one."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
             self._renewal = None
-        if connection is not None:
-            await connection.close()
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
 
     async def _opened(self) -> Connection:
         """A connection, with another token where the present one is refused and there is one."""
@@ -199,7 +203,6 @@ class Subscription:
             ServerUnreachable: the connection is lost.
             LivedocsError, ClientError: nothing more can come.
         """
-        self._settled = False
         self._rooms.disconnected()
         self._joins.clear()
         clock = asyncio.get_running_loop().time

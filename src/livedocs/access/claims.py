@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
 from livedocs.access.principal import Principal
@@ -105,8 +106,8 @@ def judge(
         tenant=tenant,
         subject=subject,
         name=_name(answer, subject),
-        groups=groups,
-        scopes=frozenset(scope.split()),
+        groups=_one(groups),
+        scopes=_one(frozenset(scope.split())),
         expires_at=expires_at,
         client_id=_text(answer.get("client_id")) or "",
         token_id=token_id,
@@ -175,6 +176,12 @@ def _subject(answer: Mapping[str, Any], expected: Expectations) -> str | None:
         return parse_subject(subject)
     except InvalidSubject:
         return None
+
+
+@lru_cache(maxsize=1000)
+def _one(names: frozenset[str]) -> frozenset[str]:
+    """One object for all who have the same: tokens are many, sets of groups and of scopes are few."""
+    return names
 
 
 def _groups(value: object) -> frozenset[str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from typing import Protocol
 
 from livedocs.errors import Unavailable
@@ -80,6 +80,7 @@ class Rounds:
 
     def __init__(self, reader: SnapshotReader) -> None:
         self._reader = reader
+        self._context = copy_context()
         # A tenant is in here only as long as somebody waits.
         self._lanes: dict[str, _Lane] = {}
 
@@ -125,7 +126,7 @@ class Rounds:
         under_way = _Round(len(batch))
         for asked in batch:
             asked.round = under_way
-        context = batch[0].context if len(batch) == 1 else Context()
+        context = batch[0].context if len(batch) == 1 else self._context.copy()
         task = asyncio.get_running_loop().create_task(self._read(batch), name="snapshot round", context=context)
         under_way.task = task
         lane.flying.add(task)

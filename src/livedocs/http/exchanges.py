@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from time import perf_counter
 from typing import Any
 
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from livedocs import exchange, tracing
 from livedocs.exchange import Exchange
@@ -56,13 +56,18 @@ class Exchanges:
         ids = {"request_id": made.id}
         if made.parent is not None:
             ids["trace_id"] = made.parent.trace_id
-        with bound_contextvars(**ids):
-            if scope["type"] == "http":
+        if scope["type"] == "http":
+            with bound_contextvars(**ids):
                 await self._serve(made, scope, receive, send)
-            else:
-                # Its `send` must stay the server's own: the sockets write to what is behind it. They note the
-                # status, and have the id answered.
-                await self._watch(made, scope, receive, send)
+            return
+        # Its task is its own and ends with it: nothing has to be unbound, and nothing be kept for that.
+        bind_contextvars(**ids)
+        try:
+            # Its `send` must stay the server's own: the sockets write to what is behind it. They note the status,
+            # and have the id answered.
+            await self._app(scope, receive, send)
+        finally:
+            self._say(made, scope, "GET")
 
     def _open(self, scope: Scope) -> Exchange:
         if not self._is_trusted(scope):
@@ -102,12 +107,6 @@ class Exchanges:
             finally:
                 _describe(span, made, method)
                 self._say(made, scope, method)
-
-    async def _watch(self, made: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._say(made, scope, "GET")
 
     def _say(self, made: Exchange, scope: Scope, method: str) -> None:
         say = _log.debug if made.route in _PROBES else _log.info

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from livedocs.access.principal import Principal
 from livedocs.errors import InvalidToken, LivedocsError, TenantSuspended, TenantUnknown, Unavailable
 from livedocs.live import frames
 from livedocs.live.client import Client
+from livedocs.live.timers import TimerWheel
 from livedocs.model import Tenant
 from livedocs.telemetry import get_logger
 
@@ -23,7 +25,8 @@ log = get_logger(__name__)
 
 # `$expiring` comes that many seconds ahead, or a fifth of what is left, whichever is less.
 _WARNING = 60.0
-_LONGEST_TIMER = 86_400.0
+# A token has a timer of its own from that many intervals before its warning: one would do if the wheel were exact.
+_AHEAD = 2
 # Introspections under way at once.
 _CALLS = 8
 
@@ -38,16 +41,26 @@ class Tokens(Protocol):
 class Session:
     """One token and the sockets that hold it. `login` is the browser's login that it was issued to, if known."""
 
-    __slots__ = ("clients", "failing_since", "login", "principal", "timer", "token")
+    __slots__ = ("_due", "ahead", "asking", "clients", "failing_since", "login", "principal", "timer", "token")
 
-    def __init__(self, token: str, principal: Principal) -> None:
+    def __init__(self, token: str, principal: Principal, due: Callable[[Session], float]) -> None:
+        self._due = due
         self.token = token
         self.principal = principal
         self.login: str | None = None
         self.clients: set[Client] = set()
         # Monotonic time of the first of the introspections that have failed in a row.
         self.failing_since: float | None = None
+        # Whether it waits for an introspection, or one is under way.
+        self.asking = False
+        # Seconds before its end at which its sockets are told.
+        self.ahead = 0.0
+        # What does that, and then ends them; None while that is far away.
         self.timer: asyncio.TimerHandle | None = None
+
+    def tick(self) -> float:
+        """What the timer wheel calls once per interval."""
+        return self._due(self)
 
     def __repr__(self) -> str:
         return f"Session({self.principal.subject!r}, {len(self.clients)} sockets)"
@@ -58,6 +71,7 @@ class Sessions:
 
     Args:
         regrant: applies a caller's changed groups to a client's rooms.
+        wheel: says when an interval is over.
         interval: seconds between introspections of one token.
         grace: seconds that sockets stay while nobody can say whether their token is still good.
     """
@@ -66,6 +80,7 @@ class Sessions:
         self,
         tokens: Tokens,
         regrant: Callable[[Client, Principal], Awaitable[None]],
+        wheel: TimerWheel,
         *,
         interval: float,
         grace: float,
@@ -73,13 +88,17 @@ class Sessions:
     ) -> None:
         self._tokens = tokens
         self._regrant = regrant
+        self._wheel = wheel
         self._interval = interval
         self._grace = grace
         self._now = now
         self._sessions: dict[str, Session] = {}
         self._context = copy_context()
+        # Sessions whose token is to be introspected now, and the tasks that do it: there only while there are any.
+        self._waiting: deque[Session] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._calls = asyncio.Semaphore(_CALLS)
+        # One for all sessions.
+        self._due = self._turn
 
     def of(self, token_id: str) -> Session | None:
         """The session of a token."""
@@ -90,9 +109,9 @@ class Sessions:
         principal = client.principal
         session = self._sessions.get(principal.token_id)
         if session is None:
-            session = self._sessions[principal.token_id] = Session(token, principal)
-            self._arm_warning(session)
-            self._own(self._watch(session))
+            session = self._sessions[principal.token_id] = Session(token, principal, self._due)
+            self._arm(session)
+            self._wheel.put(session, self._interval * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
         session.clients.add(client)
         session.login = session.login or login
         client.session = session
@@ -132,6 +151,7 @@ class Sessions:
         self._end(session)
 
     def _end(self, session: Session) -> None:
+        self._wheel.take(session)
         if session.timer is not None:
             session.timer.cancel()
         if self._sessions.get(session.principal.token_id) is session:
@@ -142,11 +162,18 @@ class Sessions:
     def _left(self, session: Session) -> float:
         return (session.principal.expires_at - self._now()).total_seconds()
 
+    def _arm(self, session: Session) -> None:
+        """See to the end of a token that has come, or has got another end."""
+        if session.timer is not None:
+            session.timer.cancel()
+            session.timer = None
+        session.ahead = min(_WARNING, self._left(session) / 5)
+        self._arm_warning(session)
+
     def _arm_warning(self, session: Session) -> None:
-        left = self._left(session)
-        delay = max(0.0, left - min(_WARNING, left / 5))
-        step = self._warn if delay <= _LONGEST_TIMER else self._arm_warning
-        session.timer = asyncio.get_running_loop().call_later(min(delay, _LONGEST_TIMER), step, session)
+        delay = self._left(session) - session.ahead
+        if delay <= _AHEAD * self._interval:
+            session.timer = asyncio.get_running_loop().call_later(max(0.0, delay), self._warn, session)
 
     def _warn(self, session: Session) -> None:
         frame = frames.event("$expiring", {"at": session.principal.expires_at})
@@ -157,22 +184,32 @@ class Sessions:
 
     # -- introspection, again and again --
 
+    def _turn(self, session: Session) -> float:
+        """Once per interval, spread in time, for as long as a socket holds the token."""
+        if session.timer is None:
+            self._arm_warning(session)
+        if not session.asking:
+            session.asking = True
+            self._waiting.append(session)
+            if len(self._tasks) < _CALLS:
+                self._own(self._ask())
+        return self._interval * random.uniform(0.9, 1.0)  # noqa: S311 - spreads load
+
     def _own(self, work: Awaitable[None]) -> None:
         # A token's session outlives the handshake that began it, and is not that one's in logs and traces.
         task = self._context.copy().run(asyncio.ensure_future, work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _watch(self, session: Session) -> None:
-        """Ask again once per interval, spread in time, for as long as a socket holds the token."""
-        delay = self._interval * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
-        while True:
-            await asyncio.sleep(delay)
-            if self._sessions.get(session.principal.token_id) is not session:
-                return
-            async with self._calls:
-                await self._check(session)
-            delay = self._interval * random.uniform(0.9, 1.0)  # noqa: S311
+    async def _ask(self) -> None:
+        """Introspect what waits for it, one after the other."""
+        while self._waiting:
+            session = self._waiting.popleft()
+            try:
+                if self._sessions.get(session.principal.token_id) is session:
+                    await self._check(session)
+            finally:
+                session.asking = False
 
     async def _check(self, session: Session) -> None:
         try:
@@ -204,22 +241,24 @@ class Sessions:
             return
         if principal.expires_at != before.expires_at:
             session.principal = principal
-            if session.timer is not None:
-                session.timer.cancel()
-            self._arm_warning(session)
+            self._arm(session)
         session.principal = principal
         for client in tuple(session.clients):
-            if client.principal.groups != principal.groups:
-                try:
-                    await self._regrant(client, principal)
-                except Unavailable:
-                    # Not applied: the client keeps its old groups, so it is tried again at the next introspection.
-                    return
+            if client.principal.groups == principal.groups:
+                # One for all of them, instead of a new one per interval beside the old.
+                client.principal = principal
+                continue
+            try:
+                await self._regrant(client, principal)
+            except Unavailable:
+                # Not applied: the client keeps its old groups, so it is tried again at the next introspection.
+                return
 
     async def aclose(self) -> None:
         """Stop watching."""
         for session in tuple(self._sessions.values()):
             self._end(session)
+        self._waiting.clear()
         for task in self._tasks:
             task.cancel()
         if self._tasks:

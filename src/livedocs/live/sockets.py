@@ -138,6 +138,8 @@ class Sockets:
             self._note_refusal(error)
             await self._refuse(send, error)
             return
+        # For as long as the socket lives only the address counts: the rest, the token among it, is let go of.
+        scope["headers"] = [header for header in scope["headers"] if header[0].lower() == b"x-forwarded-for"]
         arrival = self._census.opened(address, vouched=admitted is not None)
         self._empty.clear()
         try:
@@ -248,7 +250,7 @@ class Sockets:
     ) -> Client | None:
         """Wait for CONNECT. None when the socket ended, or was refused, before."""
         while True:
-            packet = await self._next(receive)
+            packet = _packet(await receive())
             if packet is None or isinstance(packet, Leave):
                 return None
             if isinstance(packet, Call):
@@ -311,22 +313,11 @@ class Sockets:
         bind_contextvars(socket=client.sid)
         return client
 
-    async def _next(self, receive: Receive) -> Any:
-        """The next packet, or None when the peer is gone."""
-        message = await receive()
-        if message["type"] == "websocket.disconnect":
-            return None
-        text = message.get("text")
-        if text is None:
-            msg = "binary messages are refused"
-            raise ProtocolError(msg)
-        return parse(text)
-
     async def _converse(self, receive: Receive, client: Client, heartbeat: Heartbeat) -> None:
         # Events in a row that came too fast.
         refused = 0
         while client.closed is None:
-            match await self._next(receive):
+            match _packet(await receive()):
                 case None | Leave():
                     return
                 case Pong():
@@ -396,3 +387,14 @@ class Sockets:
         except TimeoutError:
             for client in self.clients:
                 client.close("shutdown")
+
+
+def _packet(message: Message) -> Any:
+    """The packet of a message, or None when the peer is gone."""
+    if message["type"] == "websocket.disconnect":
+        return None
+    text = message.get("text")
+    if text is None:
+        msg = "binary messages are refused"
+        raise ProtocolError(msg)
+    return parse(text)

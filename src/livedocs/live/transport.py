@@ -9,13 +9,17 @@ written against the versions in `TESTED`, the server does not start on another o
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import EventWrapper
+from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import Message
@@ -247,6 +251,31 @@ def direct_transport(send: Send) -> asyncio.Transport | None:
     return transport if isinstance(transport, asyncio.Transport) else None
 
 
+# What a pipelined request would wait for; one for all sockets, which are in a connection of their own.
+_read = EventWrapper()
+
+
+@lru_cache(maxsize=8)
+def _without_read_timeout(config: Config) -> Config:
+    """A listener's configuration for its sockets: the timer wheel ends those that are silent.
+
+    With a time-out Hypercorn starts a task and a timer for each read, and keeps both as long as nothing comes.
+    """
+    own = copy.copy(config)
+    own.read_timeout = None
+    return own
+
+
+def _lighten(send: Send) -> None:
+    """Let go of what an accepted socket under Hypercorn holds and does not need; for after `direct_transport`."""
+    protocol: H11Protocol = send.__self__.send.__self__  # type: ignore[attr-defined] # direct_transport has looked
+    server: TCPServer = protocol.send.__self__  # type: ignore[attr-defined]
+    server.config = _without_read_timeout(server.config)
+    # The request has been read and answered: its parser has nothing more to do, and nobody waits for its turn.
+    protocol.connection.h11_connection = None  # type: ignore[union-attr]
+    protocol.can_read = _read
+
+
 def decline_compression(send: Send) -> None:
     """Have the WebSocket accepted without permessage-deflate.
 
@@ -259,8 +288,13 @@ def decline_compression(send: Send) -> None:
 
 
 def open_outbox(send: Send, max_message: int) -> Outbox:
-    """The way out of an accepted WebSocket, with a bound on what comes in; for after `websocket.accept`."""
+    """The way out of an accepted WebSocket, with a bound on what comes in; for after `websocket.accept`.
+
+    Whoever opens it has to see to it that a peer that has fallen silent is cut off.
+    """
     transport = direct_transport(send)
+    if transport is not None:
+        _lighten(send)
     outbox = AsgiOutbox(send, asyncio.current_task()) if transport is None else DirectOutbox(transport)
     stream = getattr(send, "__self__", None)
     if isinstance(stream, WSStream):

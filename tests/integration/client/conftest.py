@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,10 +15,13 @@ QUICK = Retries(first=0.02)
 
 
 class Link:
-    """What lies between the client and the server. `opened` counts the connections over it."""
+    """What lies between the client and the server. `opened` counts the connections over it.
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    A `target` that is changed is that of new connections.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.target = url
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.opened = 0
@@ -30,7 +33,8 @@ class Link:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
-        there, back = await asyncio.open_connection(*self._target)
+        target = urlsplit(self.target)
+        there, back = await asyncio.open_connection(target.hostname, target.port)
         ends = {writer, back}
         self._writers |= ends
         try:
@@ -64,12 +68,24 @@ async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-async def link(livedocs_server) -> AsyncIterator[Link]:
-    url = urlsplit(livedocs_server.url)
-    made = Link(url.hostname, url.port)
-    await made.start()
-    yield made
-    await made.stop()
+async def link_to() -> AsyncIterator[Callable[[str], Awaitable[Link]]]:
+    """`await link_to(url)` is a link to that server."""
+    links = []
+
+    async def start(url: str) -> Link:
+        link = Link(url)
+        links.append(link)
+        await link.start()
+        return link
+
+    yield start
+    for link in links:
+        await link.stop()
+
+
+@pytest.fixture
+async def link(livedocs_server, link_to) -> Link:
+    return await link_to(livedocs_server.url)
 
 
 @pytest.fixture

@@ -234,6 +234,23 @@ async def test_what_waits_for_a_slow_caller_is_bounded_and_nothing_of_it_is_lost
     assert [change.fields["n"] for change in changes] == list(range(1, 31))
 
 
+async def closed(link):
+    async with asyncio.timeout(WITHIN):
+        while link._writers:
+            await asyncio.sleep(0.01)
+
+
+async def test_nothing_stays_open_behind_a_subscription(alice, note, link):
+    async with alice.subscribe([note]):
+        pass
+    await closed(link)
+    async with alice.subscribe([]) as events:
+        assert [event async for event in events] == []
+        # It has come to its end: that is as good as having been left.
+        await closed(link)
+    assert link.opened == 2
+
+
 async def test_a_subscription_that_was_left_yields_nothing_more(alice, note):
     async with alice.subscribe([note]) as events:
         await following(events, 1)
