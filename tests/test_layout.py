@@ -10,7 +10,20 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-WORDS = frozenset("livedocs model errors config telemetry tracing otel exchange extjson presentation".split())
+WORDS = frozenset(
+    [
+        "livedocs",
+        "model",
+        "errors",
+        "config",
+        "telemetry",
+        "tracing",
+        "otel",
+        "exchange",
+        "extjson",
+        "presentation",
+    ]
+)
 """What everyone may import: values, errors, settings, logs, codecs."""
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
