@@ -12,6 +12,7 @@ import asyncio
 import copy
 import os
 import socket
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -20,6 +21,7 @@ from typing import Any, Literal, Protocol
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import EventWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import Message
@@ -266,10 +268,29 @@ def _without_read_timeout(config: Config) -> Config:
     return own
 
 
+class _Back:
+    """The way from Hypercorn's protocol back to the connection it belongs to, without keeping that.
+
+    They hold each other otherwise, and an ended socket stays in memory until the garbage collector looks at what has
+    been there for long, which it seldom does here.
+    """
+
+    __slots__ = ("_server",)
+
+    def __init__(self, server: TCPServer) -> None:
+        self._server = weakref.ref(server)
+
+    async def __call__(self, event: Event) -> None:
+        server = self._server()
+        if server is not None:
+            await server.protocol_send(event)
+
+
 def _lighten(send: Send) -> None:
     """Let go of what an accepted socket under Hypercorn holds and does not need; for after `direct_transport`."""
     protocol: H11Protocol = send.__self__.send.__self__  # type: ignore[attr-defined] # direct_transport has looked
     server: TCPServer = protocol.send.__self__  # type: ignore[attr-defined]
+    server.protocol.send = protocol.send = _Back(server)
     server.config = _without_read_timeout(server.config)
     # The request has been read and answered: its parser has nothing more to do, and nobody waits for its turn.
     protocol.connection.h11_connection = None  # type: ignore[union-attr]

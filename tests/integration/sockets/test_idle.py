@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from hypercorn.asyncio import serve
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -84,3 +89,27 @@ async def test_no_task_waits_for_an_accepted_sockets_next_message_alone(open_soc
     await open_socket(relieved=True)
     running = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
     assert "StreamReader.read" not in running
+
+
+def of_hypercorn():
+    """How many objects there are that Hypercorn makes for a connection."""
+    kinds = {TCPServer, ProtocolWrapper, H11Protocol, WSStream}
+    return sum(type(one) in kinds for one in gc.get_objects())
+
+
+async def test_an_ended_socket_is_gone_without_the_garbage_collector(open_socket):
+    for relieved, left in ((True, 0), (False, 5)):
+        await (await open_socket(relieved=relieved)).close()
+        gc.collect()
+        gc.disable()
+        try:
+            before = of_hypercorn()
+            for _ in range(5):
+                await (await open_socket(relieved=relieved)).close()
+            async with asyncio.timeout(10):
+                # What has come to its end is gone; without being relieved, each leaves its connection at least.
+                while of_hypercorn() - before > 4 * left:
+                    await asyncio.sleep(0.01)
+            assert of_hypercorn() - before >= left
+        finally:
+            gc.enable()
