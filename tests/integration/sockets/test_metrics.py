@@ -186,12 +186,16 @@ async def falls_behind(stage):
     stuck.reading.clear()
     stuck.socket.transport.pause_reading()
     with contextlib.suppress(ConnectionClosed):
-        for n in range(400):
+        # Few and large, so that it takes no longer on a busy machine.
+        for n in range(50):
             await asyncio.to_thread(
-                stage.acme.notes.update_one, {"_id": uuid}, {"$set": {"n": n, "filler": f"{n}" + "x" * 60_000}}
+                stage.acme.notes.update_one, {"_id": uuid}, {"$set": {"n": n, "filler": f"{n}" + "x" * 600_000}}
             )
-            # It pretends to live, or it would be missed for that first.
-            await stuck.socket.send("3")
+        async with asyncio.timeout(WITHIN):
+            while True:
+                # It pretends to live, or it would be missed for that first.
+                await stuck.socket.send("3")
+                await asyncio.sleep(0.1)
     stuck.socket.transport.abort()
 
 
