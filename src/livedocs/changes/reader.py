@@ -23,6 +23,7 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import AutoReconnect, PyMongoError
 
 from livedocs.changes import getmore
+from livedocs.changes.answers import Answers
 from livedocs.changes.getmore import Answer
 
 TESTED = ("4.20.",)
@@ -30,9 +31,6 @@ TESTED = ("4.20.",)
 BATCH = 1000
 # How long the server waits for events before it answers with none. Bounds how stale an idle position is.
 AWAIT_MS = 100
-# Least time between two questions. Events that come faster are fetched together: a question costs this process as
-# much as delivering to several sockets. Rarer events are not kept waiting.
-_SPACING = 0.004
 # No answer at all for that long means the connection is dead, whatever TCP thinks.
 _SILENCE = 20.0
 # Seconds between two looks at whether the connection still is one.
@@ -100,25 +98,21 @@ class DirectReader:
         # Gives the connection back.
         self._held = held
         self._connection = connection
-        self._protocol = connection.conn.get_conn
         self._cursor: int = cursor["id"]
         self._namespace: str = cursor["ns"]
-        self._number = next(_numbers)
+        number = next(_numbers)
+        former = connection.conn.get_conn
+        self._answers = Answers(former.transport, former, number=number, largest=connection.max_message_size)
         # The same every time: one question at a time is open, so nothing needs to tell them apart.
-        self._message = getmore.question(
-            self._number, self._cursor, self._namespace, batch=BATCH, wait_ms=AWAIT_MS
-        )
+        self._message = getmore.question(number, self._cursor, self._namespace, batch=BATCH, wait_ms=AWAIT_MS)
         # What came with the opening, until it has been taken.
         events = [bytes(event.raw) for event in cursor["firstBatch"]]
         self._first: Answer | None = Answer(self._cursor, events, cursor["postBatchResumeToken"]["_data"])
         self._loop = asyncio.get_running_loop()
-        # When the question that is open, or was last, was asked; and what asks the next one.
-        self._asked = 0.0
-        self._timer: asyncio.TimerHandle | None = None
         # Since when an answer is being waited for, or None.
         self._waiting: float | None = None
         self._watch = self._loop.call_later(_LOOK, self._look)
-        self._ask()
+        self._answers.ask(self._message)
 
     @classmethod
     async def open(cls, client: AsyncMongoClient[RawBSONDocument], selection: Selection) -> DirectReader:
@@ -141,13 +135,6 @@ class DirectReader:
             reply = await connection.command("admin", command, preference, codec_options=client.codec_options)
             return cls(client, stack.pop_all(), connection, reply["cursor"])
 
-    def _ask(self) -> None:
-        self._timer = None
-        self._asked = self._loop.time()
-        # When it is closed, reading says so.
-        if not self._protocol.transport.is_closing():
-            self._protocol.transport.write(self._message)
-
     async def take(self) -> Answer | None:
         """The next answer, with or without events; None when the server has ended the cursor.
 
@@ -161,36 +148,26 @@ class DirectReader:
         if not self._cursor:
             return None
         self._waiting = self._loop.time()
-        try:
-            data, _ = await self._protocol.read(self._number, self._connection.max_message_size)
-        except OSError as error:
-            raise AutoReconnect(str(error) or type(error).__name__) from error
+        answer = getmore.answer(await self._answers.read())
         self._waiting = None
-        answer = getmore.answer(bytes(data))
         self._cursor = answer.cursor
         if self._cursor:
-            early = self._asked + _SPACING - self._loop.time()
-            if early > 0:
-                self._timer = self._loop.call_later(early, self._ask)
-            else:
-                self._ask()
+            self._answers.ask(self._message)
         return answer
 
     def _look(self) -> None:
         """Now and then: a time-out around each wait would cost more than the wait."""
         waiting = self._waiting
         if waiting is not None and self._loop.time() - waiting > _SILENCE:
-            self._protocol.close(OSError(f"no answer from the change stream for {_SILENCE:.0f} s"))
+            self._answers.give_up(AutoReconnect(f"no answer from the change stream for {_SILENCE:.0f} s"))
         elif self._connection.cancel_context.cancelled:
             # The driver, which watches the server, has given up on it.
-            self._protocol.close(OSError("the server cannot be reached"))
+            self._answers.give_up(AutoReconnect("the server cannot be reached"))
         self._watch = self._loop.call_later(_LOOK, self._look)
 
     async def aclose(self) -> None:
         """Give up the cursor and its connection."""
         self._watch.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
         # An answer may be on its way: nobody else can use this connection.
         await self._connection.close_conn(None)
         await self._held.aclose()

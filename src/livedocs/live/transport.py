@@ -271,8 +271,8 @@ def _without_read_timeout(config: Config) -> Config:
 class _Back:
     """The way from Hypercorn's protocol back to the connection it belongs to, without keeping that.
 
-    They hold each other otherwise, and an ended socket stays in memory until the garbage collector looks at what has
-    been there for long, which it seldom does here.
+    They hold each other otherwise, and an ended socket stays in memory until the garbage collector looks at what
+    has been there for long, which it seldom does here.
     """
 
     __slots__ = ("_server",)
