@@ -57,7 +57,7 @@ from livedocs.store.connection import connect, connect_raw
 from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
-from livedocs.store.inquiries import Inquiries
+from livedocs.store.inquiries import Inquiries, Logout
 from livedocs.store.journal import Journal
 from livedocs.store.lookups import Lookups
 from livedocs.store.processes import Process, Processes
@@ -165,6 +165,7 @@ class Server:
             Roster(self._sockets, self._fanout.rooms),
             self._processes,
             Inquiries(self._client, settings.control_database),
+            log_out=partial(self._log_out, authenticator),
         )
         front = Front(self._http(authenticator), self._sockets, edge)
         self.asgi = Exchanges(front, metrics, settings.trusted_proxies)
@@ -235,7 +236,7 @@ class Server:
                     "stream": self._stream_current,
                     "introspection": self._tokens.reachable,
                 },
-                on_logout=self._sessions.logged_out,
+                on_logout=self._logged_out,
                 now=_now,
             )
         )
@@ -261,6 +262,17 @@ class Server:
         if changed:
             self._sockets.tenants_changed(self._directory.get)
         return changed
+
+    def _logged_out(self, token_id: str | None, login: str | None, tenant: str | None) -> list[str]:
+        """Somebody has logged out here: end the sockets of that login, at the other processes too."""
+        if tenant is not None and token_id is not None:
+            self._cluster.tell(Logout(tenant, token_id, login))
+        return self._sessions.logged_out(token_id, login)
+
+    def _log_out(self, authenticator: Authenticator, logout: Logout) -> None:
+        """Somebody has logged out at another process."""
+        for ended in {logout.token_id, *self._sessions.logged_out(logout.token_id, logout.login)}:
+            authenticator.forget(ended)
 
     def _inquired(self, made: InquiryMade) -> None:
         self._cluster.made(made)
@@ -292,6 +304,7 @@ class Server:
                 asyncio.create_task(self._slow.run(), name="slow sockets"),
                 asyncio.create_task(self._journal.run(), name="journal"),
                 asyncio.create_task(self._cluster.run(), name="cluster"),
+                asyncio.create_task(self._cluster.announce(), name="logouts"),
             ]
             if settings.metrics_bind:
                 serving = serve_metrics(self.metrics.registry, settings.metrics_bind)

@@ -78,8 +78,8 @@ class Site:
             answer = problem(error)
             return Response(answer.body, answer.status, answer.headers)
 
-    def _on_logout(self, token, login):
-        self.logged_out.append((token, login))
+    def _on_logout(self, token, login, tenant):
+        self.logged_out.append((token, login, tenant))
         return self.ended_with_the_login
 
     async def aclose(self):
@@ -470,8 +470,8 @@ async def test_a_logout_ends_the_tokens_at_the_provider_and_their_sockets_here(b
     redirect = urlsplit((await response.get_json())["post_logout_redirect"])
     assert f"{redirect.scheme}://{redirect.netloc}{redirect.path}" == f"{site.settings.oauth_issuer}/logout"
     assert parse_qs(redirect.query)["post_logout_redirect_uri"] == [f"{site.origin}/"]
-    [(ended, login)] = site.logged_out
-    assert ended == token_id(token)
+    [(ended, login, tenant)] = site.logged_out
+    assert (ended, tenant) == (token_id(token), "acme")
     assert login == hashlib.sha256(kept["livedocs_session"].encode()).hexdigest()
     assert not browser.cookies
     assert await browser.session() == {"authenticated": False, "can_refresh": False}
@@ -506,7 +506,7 @@ async def test_every_login_has_a_name_of_its_own_and_one_from_before_there_were_
 
 async def test_a_logout_without_a_session_is_fine(browser, site):
     assert (await browser.post("/auth/logout")).status_code == 200
-    assert site.logged_out == [(None, None)]
+    assert site.logged_out == [(None, None, None)]
 
 
 async def test_a_provider_out_of_reach_does_not_keep_anybody_logged_in_here(start_site, free_ports):
@@ -515,5 +515,6 @@ async def test_a_provider_out_of_reach_does_not_keep_anybody_logged_in_here(star
     browser.cookies = {"livedocs_token": "abc", "livedocs_refresh": "def"}
     response = await browser.post("/auth/logout")
     assert await response.get_json() == {"post_logout_redirect": None}
-    assert site.logged_out == [(token_id("abc"), None)]
+    # The other processes are told of tokens that are known to be good, and of no others.
+    assert site.logged_out == [(token_id("abc"), None, None)]
     assert not browser.cookies

@@ -12,7 +12,7 @@ from livedocs.changes.event import InquiryMade
 from livedocs.errors import Unavailable
 from livedocs.live import cluster
 from livedocs.live.cluster import Cluster
-from livedocs.store.inquiries import Answer, Disconnection, Listing, parse_question
+from livedocs.store.inquiries import Answer, Disconnection, Listing, Logout, parse_question
 from livedocs.store.processes import Process
 
 ME, YOU = Process("me", "here", 1, ""), Process("you", "there", 2, "")
@@ -57,8 +57,8 @@ class Store:
         self.answered.set()
 
 
-async def begun(store):
-    made = Cluster(ME, Roster(), store, store)
+async def begun(store, log_out=None):
+    made = Cluster(ME, Roster(), store, store, log_out=log_out or (lambda _: None))
     await made.begin()
     return made
 
@@ -173,7 +173,7 @@ async def test_questions_that_are_not_for_this_process_are_left_alone(made):
 
 async def test_nothing_is_answered_before_the_process_can_have_sockets():
     store = Store(ME, YOU)
-    answers = Cluster(ME, Roster(), store, store)
+    answers = Cluster(ME, Roster(), store, store, log_out=lambda _: None)
     answers.made(inquiry(LISTING))
     assert answers._waiting.empty()
 
@@ -193,3 +193,65 @@ async def test_nothing_is_answered_before_the_process_can_have_sockets():
 )
 def test_a_question_that_is_not_well_formed_is_none(stored):
     assert parse_question(stored) is None
+
+
+LOGOUT = Logout("acme", "a" * 64, "b" * 64)
+STORED_LOGOUT = {"kind": "logout", "tenant": "acme", "token_id": "a" * 64, "login": "b" * 64}
+
+
+async def announced(made, store, logouts, settled):
+    """What the others were told of these logouts."""
+    for logout in logouts:
+        made.tell(logout)
+    announcing = asyncio.create_task(made.announce())
+    await settled()
+    announcing.cancel()
+    await asyncio.wait([announcing])
+    return store.asked
+
+
+async def test_a_logout_is_told_to_the_others_and_not_kept(settled):
+    store = Store(ME, YOU)
+    assert await announced(await begun(store), store, [LOGOUT], settled) == [("me", LOGOUT)]
+    assert len(store.closed) == 1
+
+
+async def test_a_process_that_is_alone_has_nobody_to_tell(settled):
+    store = Store(ME)
+    assert await announced(await begun(store), store, [LOGOUT], settled) == []
+
+
+async def test_a_logout_that_cannot_be_told_does_not_keep_the_next_one_from_being(settled):
+    store = Store(ME, YOU)
+    made, ask, failures = await begun(store), store.ask, [Unavailable()]
+
+    async def failing(*arguments):
+        if failures:
+            raise failures.pop()
+        return await ask(*arguments)
+
+    store.ask = failing
+    second = Logout("acme", "c" * 64, None)
+    assert await announced(made, store, [LOGOUT, second], settled) == [("me", second)]
+
+
+async def test_logouts_that_cannot_be_told_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr(cluster, "_MOST_WAITING", 2)
+    made = await begun(Store(ME, YOU))
+    for _ in range(5):
+        made.tell(LOGOUT)
+    assert made._logouts.qsize() == 2
+
+
+async def test_a_logout_at_another_process_is_done_as_it_comes_by_and_not_answered():
+    ended, store = [], Store(ME, YOU)
+    made = await begun(store, ended.append)
+    made.made(inquiry(STORED_LOGOUT, by="me"))
+    made.made(inquiry(STORED_LOGOUT))
+    assert ended == [LOGOUT]
+    assert made._waiting.empty()
+
+
+@pytest.mark.parametrize("member", ["tenant", "token_id", "login"])
+async def test_a_logout_that_is_not_well_formed_ends_nothing(member):
+    assert parse_question({**STORED_LOGOUT, member: 1}) is None

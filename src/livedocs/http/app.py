@@ -124,7 +124,7 @@ class Services:
     note: Note = lambda _actor, _entry: None
     roster: Roster = field(default_factory=NoRoster)
     probes: Probes = field(default_factory=dict)
-    on_logout: auth.OnLogout = lambda _token, _login: ()
+    on_logout: auth.OnLogout = lambda _token, _login, _tenant: ()
     now: Callable[[], datetime] = _utc
 
 

@@ -14,7 +14,15 @@ from quart.typing import ResponseTypes
 
 from livedocs.access.attempt import LIFETIME
 from livedocs.access.authenticate import Authenticator
-from livedocs.access.credentials import Credential, Headers, check_csrf, from_headers, login_id, read_cookie
+from livedocs.access.credentials import (
+    Credential,
+    Headers,
+    check_csrf,
+    from_headers,
+    login_id,
+    read_cookie,
+    well_formed,
+)
 from livedocs.access.introspection import token_id
 from livedocs.access.oauth import Hint, LoginClient, Tokens
 from livedocs.access.principal import Principal
@@ -31,9 +39,9 @@ from livedocs.errors import (
 )
 from livedocs.http.cookies import Cookies, value_of
 
-OnLogout = Callable[[str | None, str | None], Iterable[str]]
-"""Called when somebody has logged out, with the id of the token and of the login, as far as they are known; closes
-the sockets of both and returns the ids of the tokens that those held."""
+OnLogout = Callable[[str | None, str | None, str | None], Iterable[str]]
+"""Called when somebody has logged out, with the id of the token and of the login, as far as they are known, and
+with the tenant where the token was good. Closes the sockets of both; returns the ids of the tokens they held."""
 
 # How long before its end a token should be renewed; half of what is left when that is less.
 _LEAD = timedelta(seconds=60)
@@ -193,15 +201,27 @@ async def _logout(parts: _Parts) -> ResponseTypes:
     if refresh:
         tokens["refresh_token"] = refresh
     login = login_id(_headers(), secure=parts.settings.secure)
+    tenant = await _tenant_of(parts, access)
     try:
         await parts.login.revoke(tokens)
     finally:
         # Also when the browser has gone meanwhile and this request is cancelled.
         spent = token_id(access) if access else None
         # Sockets may still hold tokens from before the last refresh: they are of the same login, and end with it.
-        for ended in {*([spent] if spent else ()), *parts.on_logout(spent, login)}:
+        for ended in {*([spent] if spent else ()), *parts.on_logout(spent, login, tenant)}:
             parts.authenticator.forget(ended)
     return jsonify({"post_logout_redirect": await parts.login.post_logout_redirect()})
+
+
+async def _tenant_of(parts: _Parts, access: str | None) -> str | None:
+    """The tenant of a token that is good; None for any other: with that nobody makes all processes look."""
+    if not access or not well_formed(access):
+        return None
+    try:
+        principal, _ = await parts.authenticator.token(access)
+    except LivedocsError:
+        return None
+    return principal.tenant
 
 
 async def _session(parts: _Parts) -> ResponseTypes:

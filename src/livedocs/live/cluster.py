@@ -8,7 +8,7 @@ was told to as soon as it reads on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bson.objectid import ObjectId
 from bson.timestamp import Timestamp
@@ -16,7 +16,7 @@ from bson.timestamp import Timestamp
 from livedocs.changes.event import InquiryMade
 from livedocs.errors import Unavailable
 from livedocs.live.roster import Roster
-from livedocs.store.inquiries import Answer, Inquiries, Question, parse_question
+from livedocs.store.inquiries import Answer, Inquiries, Logout, Question, parse_question
 from livedocs.store.processes import Process, Processes
 from livedocs.telemetry import get_logger
 
@@ -40,14 +40,25 @@ class Cluster:
         roster: its sockets.
         processes: the live processes.
         inquiries: the questions and answers in the store.
+        log_out: ends the sockets of a login at this process.
     """
 
-    def __init__(self, process: Process, roster: Roster, processes: Processes, inquiries: Inquiries) -> None:
+    def __init__(
+        self,
+        process: Process,
+        roster: Roster,
+        processes: Processes,
+        inquiries: Inquiries,
+        *,
+        log_out: Callable[[Logout], None],
+    ) -> None:
         self.process: Process | None = process
         self._own = process
         self._roster = roster
         self._processes = processes
         self._inquiries = inquiries
+        self._log_out = log_out
+        self._logouts: asyncio.Queue[Logout] = asyncio.Queue(_MOST_WAITING)
         self._turns = asyncio.Semaphore(_MOST_ASKED)
         self._waiting: asyncio.Queue[tuple[ObjectId, Question]] = asyncio.Queue(_MOST_WAITING)
         # Every socket of this process comes after this: an older question is not about them.
@@ -103,6 +114,27 @@ class Cluster:
             await self._inquiries.close(inquiry)
         return answers
 
+    # -- telling --
+
+    def tell(self, logout: Logout) -> None:
+        """Have every other process end the sockets of a login, without waiting for it."""
+        if self._logouts.full():
+            # They end at the next introspection all the same.
+            log.error("too many logouts: one is not told to the other processes")
+            return
+        self._logouts.put_nowait(logout)
+
+    async def announce(self) -> None:
+        """Tell the other processes what there is to tell, until cancelled."""
+        while True:
+            logout = await self._logouts.get()
+            try:
+                if any(one.id != self._own.id for one in await self._processes.live()):
+                    # Its insert is what they see.
+                    await self._inquiries.close(await self._inquiries.ask(self._own.id, logout))
+            except Unavailable as error:
+                log.warning("a logout could not be told to the other processes", detail=error.detail)
+
     # -- answering --
 
     def made(self, inquiry: InquiryMade) -> None:
@@ -112,6 +144,9 @@ class Cluster:
         question = parse_question(inquiry.question)
         if question is None:
             log.warning("a question that this version does not know", by=inquiry.by)
+            return
+        if isinstance(question, Logout):
+            self._log_out(question)
             return
         if self._waiting.full():
             log.error("too many questions about sockets: one is not answered", by=inquiry.by)

@@ -100,6 +100,20 @@ Question = Listing | Holders | Disconnection
 
 
 @dataclass(frozen=True, slots=True)
+class Logout:
+    """Says that somebody has logged out; nobody answers.
+
+    Attributes:
+        token_id: of the login's last token, its SHA-256.
+        login: which login of a browser that was, as a SHA-256; None when it did not say.
+    """
+
+    tenant: str
+    token_id: str
+    login: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a process says of its own sockets.
 
@@ -123,8 +137,8 @@ class Inquiries:
         self._inquiries = client[control_database][INQUIRIES]
         self._answers = client[control_database][ANSWERS]
 
-    async def ask(self, process_id: str, question: Question) -> ObjectId:
-        """Put a question to every process. Returns the inquiry's id.
+    async def ask(self, process_id: str, question: Question | Logout) -> ObjectId:
+        """Put a question, or a piece of news, to every process. Returns the inquiry's id.
 
         Raises:
             Unavailable: MongoDB cannot be written now; the question may have been put all the same.
@@ -166,9 +180,11 @@ class Inquiries:
             await self._answers.delete_many({"inquiry": inquiry})
 
 
-def parse_question(stored: Any) -> Question | None:
-    """The question of a stored inquiry; None when this version knows none like it, or it is not well formed."""
+def parse_question(stored: Any) -> Question | Logout | None:
+    """What a stored inquiry says; None when this version knows none like it, or it is not well formed."""
     match stored:
+        case {"kind": "logout", "tenant": str(tenant), "token_id": str(token_id), "login": str() | None as login}:
+            return Logout(tenant, token_id, login)
         case {
             "kind": "listing",
             "tenant": str(tenant),
@@ -194,8 +210,11 @@ def parse_question(stored: Any) -> Question | None:
             return None
 
 
-def _stored(question: Question) -> MongoDocument:
+def _stored(question: Question | Logout) -> MongoDocument:
+    asked: MongoDocument
     match question:
+        case Logout(tenant, token_id, login):
+            kind, asked = "logout", {"token_id": token_id, "login": login}
         case Listing(tenant, subject, uuid, after, limit):
             kind = "listing"
             asked = {"subject": subject, "uuid": uuid, "after": list(after) if after else None, "limit": limit}

@@ -7,6 +7,7 @@ import os
 import signal
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from .test_administration import command, sessions, shared
@@ -188,6 +189,29 @@ async def test_the_command_says_which_process_did_not_answer(at, server, deaf):
     assert f"process {deaf.pid} on " in listed.stderr
     assert "did not answer: its sessions are missing" in listed.stderr
     assert "did not answer: it has not confirmed yet" in done.stderr
+
+
+async def test_a_logout_ends_the_sockets_of_that_login_at_every_process(open_peer, server, other, control):
+    def browser(process, token, login):
+        return {"Cookie": f"livedocs_token={token}; livedocs_session={login}", "Origin": process.url}
+
+    older, newer = server.token("alice"), server.token("alice")
+    ended = [
+        await open_peer(None, url=process.ws_url, headers=browser(process, token, "a"))
+        for process, token in ((other, older), (other, newer), (server, older))
+    ]
+    kept = await open_peer(None, url=other.ws_url, headers=browser(other, server.token("alice"), "b"))
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        headers = browser(server, newer, "a") | {"X-Requested-With": "test"}
+        assert (await client.post("/auth/logout", headers=headers)).status_code == 200
+    # At once: the next introspection is half a minute away.
+    async with asyncio.timeout(5):
+        for peer in ended:
+            assert (await peer.expect("$goaway"))[0]["reason"] == "logout"
+    assert (await kept.call("Check", 1)) == 1
+    async with asyncio.timeout(5):
+        while control["inquiries"].count_documents({}):
+            await asyncio.sleep(0.02)
 
 
 async def test_a_process_that_is_dead_is_named_until_its_lease_has_run_out(start_server, api):
