@@ -3,6 +3,7 @@
     python bench/run.py                      everything; results go to bench/results/
     python bench/run.py --quick              under three minutes: fewer rounds, only Node.js beside livedocs
     python bench/run.py --scenario one-room --rounds 3 --systems livedocs,node
+    python bench/run.py --add --scenario connect   measure one again, keep the rest of the last results
     python bench/run.py --report FOLDER      write the report of earlier results anew
 
 Systems take turns (A B A B), each round in a process of its own; every scenario has a MongoDB of its own that all
@@ -50,6 +51,8 @@ def main() -> int:
         "capacity": [] if options.scenario else [capacity.measure(1), capacity.measure(8)],
         "runs": [],
     }
+    if options.add:
+        _add_earlier(results, json.loads((folder / "results.json").read_text()))
     began = time.monotonic()
     for scenario in chosen:
         results["runs"] += _measure(scenario, options.patience)
@@ -62,6 +65,15 @@ def main() -> int:
         if verdict.passed is not None:
             print(f"{'met   ' if verdict.passed else 'MISSED'}  {verdict.what}: {verdict.found}; {verdict.bar}")
     return 0
+
+
+def _add_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Keep of earlier results what is not measured again."""
+    again = {one["name"] for one in results["scenarios"]}
+    results["command"] = f"{earlier['command']}; {results['command']}"
+    results["scenarios"] += [one for one in earlier["scenarios"] if one["name"] not in again]
+    results["runs"] += [run for run in earlier["runs"] if run["scenario"] not in again]
+    results["capacity"] = results["capacity"] or earlier["capacity"]
 
 
 def _options() -> argparse.Namespace:
@@ -77,6 +89,7 @@ def _options() -> argparse.Namespace:
         help="seconds to wait, before each run, for others to leave the machine alone",
     )
     parser.add_argument("--out", help="folder of the results")
+    parser.add_argument("--add", action="store_true", help="keep what else is in that folder's results")
     parser.add_argument("--report", help="folder of earlier results")
     return parser.parse_args()
 

@@ -76,7 +76,10 @@ def _window(
 ) -> Figures:
     """Write at a steady pace, each event to `receivers` sockets, and account for it."""
     if warm:
-        Writer(around, "paced", ids, rate=rate, seconds=warm).result()
+        load.ask("record", sample=sample)
+        written = Writer(around, "paced", ids, rate=rate, seconds=warm).result()
+        # Whoever cannot keep up has it all behind it, too, before the window begins.
+        load.ask("await", deliveries=written["events"] * receivers, within=30)
     time.sleep(0.2)
     load.ask("record", sample=sample)
     writer = Writer(around, "paced", ids, rate=rate, seconds=seconds)

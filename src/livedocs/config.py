@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     max_waiting_sockets: int = Field(
         200, ge=0, description="Most sockets of one server that are accepted but not yet authenticated."
     )
-    max_waiting_sockets_per_address: int = Field(20, ge=0, description="Most of those of one address.")
+    max_waiting_sockets_per_address: int = Field(50, ge=0, description="Most of those of one address.")
     max_rooms_per_socket: int = Field(1000, ge=1, description="Most rooms one socket may be in.")
     connect_timeout: float = Field(5.0, gt=0, le=60, description="Time for CONNECT after the WebSocket is open.")
     ping_interval: float = Field(25.0, gt=0, description="Engine.IO ping interval.")

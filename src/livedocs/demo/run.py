@@ -254,6 +254,7 @@ def server_environ(ports: Ports, mongodb_uri: str, secret: str) -> dict[str, str
     }
     # One person at one address plays everyone here, load tests among them.
     values |= {f"max_sockets_per_{whose}": "20000" for whose in ("user", "tenant", "address")}
+    values["max_waiting_sockets_per_address"] = "200"
     values |= {
         name: str(10 * field.default)
         for name, field in config.Settings.model_fields.items()

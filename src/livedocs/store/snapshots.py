@@ -24,13 +24,10 @@ from pymongo.errors import OperationFailure
 
 from livedocs.model import CollectionKey, Grant, GrantKey, Look, Snapshot, Tenant, grant_id, parse_grant
 from livedocs.store.connection import ACL, MongoDocument
-from livedocs.store.failures import translated
+from livedocs.store.failures import SNAPSHOT_GONE, translated
 
 _SECONDS = 10.0
 _ATTEMPTS = 3
-# SnapshotTooOld, SnapshotUnavailable: a collection was created after the first read, or the time has left the
-# history kept by the server. A new round at a new time is the answer to both.
-_TIME_GONE = frozenset({239, 246})
 # Everything in the first reply, whatever its number; 16 MB are the bound, and getMore takes it from there.
 _BATCH = 2**31 - 1
 
@@ -61,7 +58,9 @@ class Snapshots:
                 try:
                     return await self._round(tenant, looks)
                 except OperationFailure as error:
-                    if error.code not in _TIME_GONE:
+                    # A collection was created after the first read, or the time has left the history that the
+                    # server keeps. A new round at a new time is the answer to both.
+                    if error.code not in SNAPSHOT_GONE:
                         raise
             return await self._round(tenant, looks)
 
