@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
+from pymongo import AsyncMongoClient
 from rig.deployment import Deployment, Process
 from rig.listener import Listener, control, field
 from rig.recording import Delivered, Told
@@ -179,9 +180,16 @@ async def test_an_event_too_large_in_any_form_is_passed_with_a_resync(deployment
     assert (await alice.next()).data["n"] == 6
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def patient(deployment: Deployment) -> AsyncIterator[AsyncMongoClient[dict[str, Any]]]:
+    """A client that waits for as long as a busy disk takes with 15 MB."""
+    async with AsyncMongoClient(deployment.mongodb.uri, uuidRepresentation="standard") as client:
+        yield client
+
+
 @pytest.mark.parametrize("collection", ["notes", "test"])
-async def test_a_document_of_15_megabytes_is_shown_and_streamed(deployment, acme, alice, collection):
-    uuid = uuid4()
+async def test_a_document_of_15_megabytes_is_shown_and_streamed(deployment, alice, patient, collection):
+    acme, uuid = patient[deployment.databases["acme"]], uuid4()
     await grant(deployment, uuid)
     key = {"_id": uuid} if collection == "notes" else {"uuid": uuid}
     await acme[collection].insert_one({**key, "n": 1, "fill": "a" * 15 * MEGABYTE})
