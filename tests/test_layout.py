@@ -17,6 +17,7 @@ WORDS = frozenset(
         "errors",
         "config",
         "telemetry",
+        "tasks",
         "tracing",
         "otel",
         "exchange",

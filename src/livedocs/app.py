@@ -16,13 +16,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from typing import Any
 from uuid import uuid4
 
 from quart import Quart
 from structlog.contextvars import bind_contextvars
 
-from livedocs import tracing
+from livedocs import tasks, tracing
 from livedocs.access import tokens
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.gate import Gate
@@ -71,6 +70,8 @@ from livedocs.workers import Place, Supervisor, share
 log = get_logger(__name__)
 
 _RETRY = 1.0
+# Seconds that a stop may take, beside those that sockets get to move elsewhere.
+_PATIENCE = 10.0
 
 
 def run(settings: Settings) -> None:
@@ -103,10 +104,20 @@ async def _main(settings: Settings, place: Place | None = None) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     tracing.configure(settings)
+    watching = asyncio.create_task(_watch(stop, settings.shutdown_grace + _PATIENCE))
     try:
         await Server(settings, place).run(stop.wait)
     finally:
         tracing.shutdown()
+        await tasks.end([watching])
+
+
+async def _watch(stop: asyncio.Event, seconds: float) -> None:
+    """Say what holds up a stop, as far as that can be seen, before whoever asked for it loses patience."""
+    await stop.wait()
+    log.info("stopping")
+    await asyncio.sleep(seconds)
+    log.error("the stop takes too long", running=tasks.running())
 
 
 class Server:
@@ -295,7 +306,7 @@ class Server:
             stack.push_async_callback(self._sessions.aclose)
             stack.push_async_callback(self._lease.end)
             parts = [asyncio.create_task(self._follow(), name="changes")]
-            stack.push_async_callback(_cancel, parts)
+            stack.push_async_callback(tasks.end, parts)
             if not await self._opened(parts[0], stop):
                 return
             parts += [
@@ -325,7 +336,7 @@ class Server:
         stopped = asyncio.ensure_future(stop())
         await asyncio.wait({opened, stopped, follow}, return_when=asyncio.FIRST_COMPLETED)
         ready = opened.done()
-        await _cancel([opened, stopped])
+        await tasks.end([opened, stopped])
         if follow.done():
             follow.result()
         return ready
@@ -350,20 +361,13 @@ class Server:
                 if part.done():
                     failed.append(part.get_name())
                     log.error("a part has ended", part=part.get_name(), exc_info=part.exception())
-            await _cancel([waiting])
+            await tasks.end([waiting])
             # Hypercorn closes its sockets before the lifespan's shutdown: this is the last moment to say goodbye.
             await self._sockets.drain(0.0 if failed else settings.shutdown_grace)
 
         bind = settings.bind if self._place is None else self._place.bind()
         await serve(self.asgi, bind, settings, stopped)
         return failed
-
-
-async def _cancel(tasks: list[asyncio.Task[Any]] | list[asyncio.Future[Any]]) -> None:
-    """End tasks and wait for their end, whatever it is."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _now() -> datetime:

@@ -154,7 +154,9 @@ class Settings(BaseSettings):
     socket_queue_bytes: int = Field(2**20, ge=2**16, description="Most bytes waiting for one slow socket.")
     socket_queue_messages: int = Field(1000, ge=10, description="Most messages waiting for one slow socket.")
     socket_stall_timeout: float = Field(
-        30.0, gt=0, description="Time without progress after which a slow socket is disconnected."
+        30.0,
+        gt=0,
+        description="Time without progress after which a slow peer, on a socket or in a request, is cut off.",
     )
 
     limit_burst: float = Field(

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
+from weakref import WeakSet
 
 from hypercorn import asyncio as hypercorn
 from hypercorn.config import Config
@@ -22,7 +23,11 @@ from livedocs.errors import LivedocsError, NotFound
 from livedocs.http.caller import client_address
 from livedocs.http.exchanges import App
 from livedocs.http.problems import problem
-from livedocs.live.sockets import Receive, Scope, Send, Sockets
+from livedocs.live.sockets import Message, Receive, Scope, Send, Sockets
+from livedocs.live.transport import connection_of
+from livedocs.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 _SOCKET_PATHS = frozenset({"/socket.io", "/socket.io/"})
 
@@ -75,9 +80,61 @@ class Front:
             await self._quart(cast("Any", scope), cast("Any", receive), cast("Any", send))
 
 
+class Stalls:
+    """Cuts off HTTP peers that do not take their answers.
+
+    Hypercorn waits for them without end: each keeps its answer in memory, and the server from stopping.
+
+    Args:
+        app: serves.
+        patience: seconds in which a part of an answer has to be taken.
+    """
+
+    def __init__(self, app: App, patience: float) -> None:
+        self._app = app
+        self._patience = patience
+        # Of those that are closed by now some may be in it still.
+        self._connections: WeakSet[asyncio.Transport] = WeakSet()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; a WebSocket has its own ways."""
+        connection = connection_of(send) if scope["type"] == "http" else None
+        if connection is None:
+            await self._app(scope, receive, send)
+            return
+        self._connections.add(connection)
+        loop = asyncio.get_running_loop()
+
+        def give_up() -> None:
+            _log.info("an answer was not taken", address=(scope.get("client") or [None])[0])
+            connection.abort()
+
+        async def timely(message: Message) -> None:
+            overdue = loop.call_later(self._patience, give_up)
+            try:
+                await send(message)
+            finally:
+                overdue.cancel()
+
+        await self._app(scope, receive, timely)
+
+    def cut(self) -> None:
+        """Cut off whoever is left."""
+        for connection in tuple(self._connections):
+            connection.abort()
+
+
 async def serve(front: App, bind: str, settings: Settings, stop: Callable[[], Awaitable[object]]) -> None:
     """Serve the public listener until `stop` returns."""
-    await hypercorn.serve(cast("ASGIFramework", front), listener(bind, settings), shutdown_trigger=stop)
+    config = listener(bind, settings)
+    stalls = Stalls(front, settings.socket_stall_timeout)
+
+    async def stopped() -> None:
+        await stop()
+        # Until then Hypercorn waits for requests under way, and after it for what has not been taken.
+        asyncio.get_running_loop().call_later(config.graceful_timeout, stalls.cut)
+
+    await hypercorn.serve(cast("ASGIFramework", stalls), config, shutdown_trigger=stopped)
 
 
 async def serve_metrics(registry: CollectorRegistry, bind: str) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
+from livedocs import tasks
 from livedocs._client import answers
 from livedocs._client.connection import Connection
 from livedocs._client.events import Change, Event, Refused, Revoked, Snapshot
@@ -106,8 +107,7 @@ class Subscription:
         """Disconnect."""
         if self._task is not None:
             self._over = True
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await tasks.end([self._task])
             # A task that is cancelled before its first step has closed nothing.
             await self._leave()
             # Whoever waits for an event is not left waiting.
@@ -176,8 +176,7 @@ class Subscription:
     async def _leave(self) -> None:
         """Away from the present connection, if there is one."""
         if self._renewal is not None:
-            self._renewal.cancel()
-            await asyncio.gather(self._renewal, return_exceptions=True)
+            await tasks.end([self._renewal])
             self._renewal = None
         if self._connection is not None:
             await self._connection.close()

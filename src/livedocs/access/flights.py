@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from livedocs import tasks
+
 T = TypeVar("T")
 
 
@@ -50,10 +52,7 @@ class Flights(Generic[T]):
 
     async def aclose(self) -> None:
         """Cancel what is in the air and wait for its end."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
 
     def _ended(self, key: str, task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)

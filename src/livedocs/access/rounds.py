@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Protocol
 
+from livedocs import tasks
 from livedocs.errors import Unavailable
 from livedocs.model import Look, Snapshot, Tenant
 
@@ -169,7 +170,6 @@ class Rounds:
     async def aclose(self) -> None:
         """End what is under way."""
         lanes, self._lanes = self._lanes, {}
-        tasks = [task for lane in lanes.values() for task in lane.flying]
         for lane in lanes.values():
             if lane.next is not None:
                 lane.next.cancel()
@@ -178,9 +178,7 @@ class Rounds:
                 asked = lane.waiting.popleft()
                 if not asked.answer.done():
                     asked.answer.set_exception(Unavailable())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(task for lane in lanes.values() for task in lane.flying)
 
 
 def _next_batch(waiting: deque[_Asked]) -> list[_Asked]:

@@ -22,6 +22,7 @@ from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import AutoReconnect, PyMongoError
 
+from livedocs import tasks
 from livedocs.changes import getmore
 from livedocs.changes.answers import Answers
 from livedocs.changes.getmore import Answer
@@ -35,7 +36,7 @@ AWAIT_MS = 100
 _SILENCE = 20.0
 # Seconds between two looks at whether the connection still is one.
 _LOOK = 1.0
-# Seconds in which a read that was cancelled ends, or is cancelled again; and in which a cursor is given up.
+# Seconds in which a cursor is given up.
 _CLOSING = 0.5
 
 
@@ -256,12 +257,6 @@ class DriverReader:
     async def aclose(self) -> None:
         """End the reading."""
         self._watch.cancel()
-        # PyMongo 4.20 now and then swallows a cancellation that comes just as it begins to read: the stream
-        # would be closing for ever. So it is asked until it has ended.
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_CLOSING)
-        if not self._task.cancelled():
-            self._task.exception()
+        await tasks.end([self._task])
         with suppress(PyMongoError):
             await self._stream.close()

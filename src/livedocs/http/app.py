@@ -56,7 +56,6 @@ _log = get_logger(__name__)
 
 # Routes for which nobody is asked who they are. All others are: a new route is closed until it is named here.
 _PUBLIC = frozenset({"auth", "health", "pages", "reference"})
-_PUBLIC_ENDPOINTS = frozenset({"openapi"})
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 # JSON is longer than the BSON it stands for: every number, date and binary is text.
 _JSON_PER_BSON = 3
@@ -217,7 +216,7 @@ def _cors(settings: Settings) -> Mapping[str, str]:
 
 
 def _is_public() -> bool:
-    return request.endpoint in _PUBLIC_ENDPOINTS or request.blueprint in _PUBLIC
+    return request.blueprint in _PUBLIC
 
 
 def _errors(app: Quart, services: Services) -> None:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from livedocs import extjson
+from livedocs import extjson, tasks
 from livedocs.access.principal import Principal
 from livedocs.changes import cursor
 from livedocs.changes.event import DocumentChange, RoomKey
@@ -366,10 +366,7 @@ class Joins:
 
     async def aclose(self) -> None:
         """End what is under way."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await tasks.end(self._tasks)
         await self._looks.aclose()
 
 

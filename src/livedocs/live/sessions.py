@@ -13,6 +13,7 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Protocol
 
+from livedocs import tasks
 from livedocs.access.principal import Principal
 from livedocs.errors import InvalidToken, LivedocsError, TenantSuspended, TenantUnknown, Unavailable
 from livedocs.live import frames
@@ -259,7 +260,4 @@ class Sessions:
         for session in tuple(self._sessions.values()):
             self._end(session)
         self._waiting.clear()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await tasks.end(self._tasks)

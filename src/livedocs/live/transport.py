@@ -22,7 +22,9 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import EventWrapper
 from hypercorn.config import Config
 from hypercorn.events import Event
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import Message
 
@@ -239,12 +241,20 @@ class _BoundedBuffer(WebsocketBuffer):
 
 
 def direct_transport(send: Send) -> asyncio.Transport | None:
-    """The asyncio transport behind ASGI's `send`, or None where there is no such way."""
+    """The asyncio transport behind a WebSocket's `send`, if it takes finished frames."""
     stream = getattr(send, "__self__", None)
-    if not isinstance(stream, WSStream):
+    if not isinstance(stream, WSStream) or not isinstance(getattr(stream.send, "__self__", None), H11Protocol):
+        return None
+    return connection_of(send)
+
+
+def connection_of(send: Send) -> asyncio.Transport | None:
+    """The asyncio transport of the connection behind ASGI's `send`, shared by all that HTTP/2 carries in it."""
+    stream = getattr(send, "__self__", None)
+    if not isinstance(stream, WSStream | HTTPStream):
         return None
     protocol = getattr(stream.send, "__self__", None)
-    if not isinstance(protocol, H11Protocol):
+    if not isinstance(protocol, H11Protocol | H2Protocol):
         return None
     server = getattr(protocol.send, "__self__", None)
     if not isinstance(server, TCPServer):
