@@ -36,7 +36,7 @@ from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Stream
 from livedocs.config import Settings
 from livedocs.errors import Unavailable
-from livedocs.front import Edge, Front, serve, serve_metrics
+from livedocs.front import Front, refusal, serve, serve_metrics
 from livedocs.http import app as http_app
 from livedocs.http.exchanges import Exchanges
 from livedocs.live.cluster import Cluster
@@ -156,7 +156,6 @@ class Server:
             stall_timeout=settings.socket_stall_timeout,
             clock=loop.time,
         )
-        edge = Edge(settings.trusted_proxies)
         self._journal = Journal(self._client, settings.control_database)
         self._limits = Limits(settings, metrics, clock=loop.time)
         self._sockets = Sockets(
@@ -166,7 +165,7 @@ class Server:
             fanout=self._fanout,
             sessions=self._sessions,
             wheel=self._wheel,
-            edge=edge,
+            refusal=refusal,
             limits=self._limits,
             metrics=metrics,
             ended=noting(self._journal.note),
@@ -178,7 +177,7 @@ class Server:
             Inquiries(self._client, settings.control_database),
             log_out=partial(self._log_out, authenticator),
         )
-        front = Front(self._http(authenticator), self._sockets, edge)
+        front = Front(self._http(authenticator), self._sockets)
         self.asgi = Exchanges(front, metrics, settings.trusted_proxies)
 
     def _wire_changes(self, metrics: Metrics) -> None:

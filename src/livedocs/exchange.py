@@ -7,6 +7,7 @@ and writes the line.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -17,6 +18,10 @@ from livedocs.tracing import Parent
 HEADER = "X-Request-Id"
 # Nothing that could end a line or a field of a log, and no longer than what proxies make.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{8,128}\Z")
+
+
+def _unsaid(_: Exchange) -> None:
+    """Nobody asked for it."""
 
 
 @dataclass(slots=True)
@@ -32,6 +37,9 @@ class Exchange:
         tenant: of its caller.
         socket: the id of the socket that it became.
         reason: why the server ended that socket, if it did.
+        address: of its peer.
+        finish: says what became of it.
+        goes_on: it does not end when its application returns; whoever has set this calls `finish`.
     """
 
     id: str
@@ -42,6 +50,19 @@ class Exchange:
     tenant: str | None = None
     socket: str | None = None
     reason: str | None = None
+    address: str = ""
+    finish: Callable[[Exchange], None] = _unsaid
+    goes_on: bool = False
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What every log line about it has."""
+        ids = {"request_id": self.id}
+        if self.parent is not None:
+            ids["trace_id"] = self.parent.trace_id
+        if self.socket is not None:
+            ids["socket"] = self.socket
+        return ids
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:

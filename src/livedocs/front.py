@@ -20,7 +20,6 @@ from quart import Quart
 from livedocs import exchange
 from livedocs.config import Settings
 from livedocs.errors import LivedocsError, NotFound
-from livedocs.http.caller import client_address
 from livedocs.http.exchanges import App
 from livedocs.http.problems import problem
 from livedocs.live.sockets import Message, Receive, Scope, Send, Sockets
@@ -32,40 +31,25 @@ _log = get_logger(__name__)
 _SOCKET_PATHS = frozenset({"/socket.io", "/socket.io/"})
 
 
-class Edge:
-    """What the socket endpoint shares with the HTTP side: how a refusal looks, and whose address counts."""
-
-    def __init__(self, trusted_proxies: tuple[str, ...]) -> None:
-        self._trusted = trusted_proxies
-
-    def refusal(self, error: LivedocsError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """The answer for a refused handshake: status, headers, body."""
-        answer = problem(error)
-        made = exchange.current()
-        made.status = answer.status
-        headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Cache-Control": "no-store"}
-        return (
-            answer.status,
-            [*((name.lower().encode(), value.encode()) for name, value in headers.items()), *made.headers],
-            answer.body,
-        )
-
-    def address(self, scope: Scope) -> str:
-        """The peer's address; forwarded headers are believed only from configured proxies."""
-        peer = scope["client"][0] if scope.get("client") else ""
-        forwarded = [
-            value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"
-        ]
-        return client_address(peer, forwarded, self._trusted)
+def refusal(error: LivedocsError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The answer for a refused handshake: status, headers, body."""
+    answer = problem(error)
+    made = exchange.current()
+    made.status = answer.status
+    headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Cache-Control": "no-store"}
+    return (
+        answer.status,
+        [*((name.lower().encode(), value.encode()) for name, value in headers.items()), *made.headers],
+        answer.body,
+    )
 
 
 class Front:
     """The one ASGI application: `/socket.io` to the sockets, everything else to Quart."""
 
-    def __init__(self, quart: Quart, sockets: Sockets, edge: Edge) -> None:
+    def __init__(self, quart: Quart, sockets: Sockets) -> None:
         self._quart = quart
         self._sockets = sockets
-        self._edge = edge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -73,7 +57,7 @@ class Front:
             await self._sockets(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()
-            status, headers, body = self._edge.refusal(NotFound())
+            status, headers, body = refusal(NotFound())
             await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
             await send({"type": "websocket.http.response.body", "body": body})
         else:

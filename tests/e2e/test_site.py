@@ -136,11 +136,11 @@ def served(site):
 async def search(page, words, found):
     """Type into the search until it answers: what is typed before its script has started is lost."""
     box = page.get_by_role("textbox", name="Search")
-    for _ in range(20):
+    for attempt in range(20):
         await box.fill("")
         await box.fill(words)
         with contextlib.suppress(TimeoutError):
-            await found.wait_for(timeout=2000)
+            await found.wait_for(timeout=2000 + 500 * attempt)
             return
     pytest.fail("the search does not answer")
 

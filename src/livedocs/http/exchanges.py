@@ -53,21 +53,21 @@ class Exchanges:
             return
         made = self._open(scope)
         exchange.begin(made)
-        ids = {"request_id": made.id}
-        if made.parent is not None:
-            ids["trace_id"] = made.parent.trace_id
+        made.address = self._address(scope)
         if scope["type"] == "http":
-            with bound_contextvars(**ids):
+            with bound_contextvars(**made.ids):
                 await self._serve(made, scope, receive, send)
             return
         # Its task is its own and ends with it: nothing has to be unbound, and nothing be kept for that.
-        bind_contextvars(**ids)
+        bind_contextvars(**made.ids)
+        made.finish = self._say
         try:
             # Its `send` must stay the server's own: the sockets write to what is behind it. They note the status,
             # and have the id answered.
             await self._app(scope, receive, send)
         finally:
-            self._say(made, scope, "GET")
+            if not made.goes_on:
+                self._say(made)
 
     def _open(self, scope: Scope) -> Exchange:
         if not self._is_trusted(scope):
@@ -106,9 +106,9 @@ class Exchanges:
                 await self._app(scope, receive, answer)
             finally:
                 _describe(span, made, method)
-                self._say(made, scope, method)
+                self._say(made, method)
 
-    def _say(self, made: Exchange, scope: Scope, method: str) -> None:
+    def _say(self, made: Exchange, method: str = "GET") -> None:
         say = _log.debug if made.route in _PROBES else _log.info
         known = {"tenant": made.tenant, "socket": made.socket, "reason": made.reason}
         say(
@@ -117,7 +117,7 @@ class Exchanges:
             route=made.route or None,
             status=made.status,
             duration_ms=round((perf_counter() - made.began) * 1000, 1),
-            address=self._address(scope),
+            address=made.address,
             **{name: value for name, value in known.items() if value is not None},
         )
 

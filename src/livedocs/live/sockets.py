@@ -12,8 +12,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 from structlog.contextvars import bind_contextvars
@@ -22,7 +22,6 @@ from livedocs import exchange, tracing
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.credentials import check_origin, login_id, origin_from, well_formed
 from livedocs.access.limits import Limits
-from livedocs.access.principal import Principal
 from livedocs.config import Settings
 from livedocs.errors import (
     BadRequest,
@@ -33,25 +32,24 @@ from livedocs.errors import (
     TooManyConnections,
     Unauthenticated,
 )
+from livedocs.exchange import Exchange
 from livedocs.live import frames, transport
-from livedocs.live.calls import Calls, refusal
+from livedocs.live.calls import Calls
 from livedocs.live.census import Arrival, Census
 from livedocs.live.client import Bounds, Client
+from livedocs.live.conversation import Admitted, Conversation
 from livedocs.live.fanout import Fanout
 from livedocs.live.heartbeat import Heartbeat
 from livedocs.live.joins import Joins
-from livedocs.live.protocol import Call, Connect, Leave, Pong, ProtocolError, check_handshake, parse
+from livedocs.live.link import Link
+from livedocs.live.protocol import Call, Connect, check_handshake
 from livedocs.live.sessions import Sessions
 from livedocs.live.timers import TimerWheel
-from livedocs.live.transport import Outbox
+from livedocs.live.transport import DirectOutbox, Outbox
 from livedocs.model import Tenant
-from livedocs.telemetry import Metrics, get_logger
-
-log = get_logger(__name__)
+from livedocs.telemetry import Metrics
 
 _ROUTE = "/socket.io"
-# Whoever goes on sending after as many refusals in a row does not read them.
-_MOST_REFUSED = 100
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -59,24 +57,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class Edge(Protocol):
-    """What the endpoint shares with the HTTP side of the house; app.py brings the two together."""
-
-    def refusal(self, error: LivedocsError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """The answer for a refused handshake: status, headers, body."""
-
-    def address(self, scope: Scope) -> str:
-        """The peer's address; forwarded headers are believed only from configured proxies."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Admitted:
-    """A handshake whose credential was good; `login` is the browser's, whichever of its tokens this is."""
-
-    principal: Principal
-    tenant: Tenant
-    token: str
-    login: str | None = None
+# How the HTTP side of the house says no; app.py brings the two together. Status, headers and body.
+Refusal = Callable[[LivedocsError], tuple[int, list[tuple[bytes, bytes]], bytes]]
 
 
 class Sockets:
@@ -91,7 +73,7 @@ class Sockets:
         fanout: Fanout,
         sessions: Sessions,
         wheel: TimerWheel,
-        edge: Edge,
+        refusal: Refusal,
         limits: Limits,
         metrics: Metrics,
         ended: Callable[[Client], None] = lambda _: None,
@@ -103,13 +85,15 @@ class Sockets:
         self._fanout = fanout
         self._sessions = sessions
         self._wheel = wheel
-        self._edge = edge
+        self._refusal = refusal
         self._metrics = metrics
         self._limits = limits
         self._census = Census(settings)
         self._calls = Calls(joins, fanout, self._reauthenticate, metrics, limits)
         self._bounds = Bounds(settings.socket_queue_bytes, settings.socket_queue_messages)
         self._clients: dict[str, Client] = {}
+        # Accepted, and not connected yet.
+        self._strangers: set[Conversation] = set()
         metrics.sockets.follow(lambda: Counter(client.principal.tenant for client in self._clients.values()))
         self._draining = False
         self._empty = asyncio.Event()
@@ -130,7 +114,7 @@ class Sockets:
             await self._refuse_http(send)
             return
         await receive()
-        address = self._edge.address(scope)
+        address = made.address
         try:
             with tracing.span(f"GET {_ROUTE}", kind="server", parent=made.parent):
                 admitted = await self._admit(scope, address)
@@ -138,19 +122,27 @@ class Sockets:
             self._note_refusal(error)
             await self._refuse(send, error)
             return
-        # For as long as the socket lives only the address counts: the rest, the token among it, is let go of.
-        scope["headers"] = [header for header in scope["headers"] if header[0].lower() == b"x-forwarded-for"]
         arrival = self._census.opened(address, vouched=admitted is not None)
         self._empty.clear()
         try:
-            transport.decline_compression(send)
             made.status = 101
-            await send({"type": "websocket.accept", "headers": made.headers})
-            await self._serve(scope, receive, send, admitted, arrival)
-        finally:
-            self._census.ended(arrival)
-            if not self._census.open:
-                self._empty.set()
+            connection = await transport.accept(send, made.headers)
+            outbox: Outbox = (
+                transport.open_outbox(send, self._settings.max_message_bytes)
+                if connection is None
+                else DirectOutbox(connection)
+            )
+        except BaseException:
+            self._left(arrival)
+            raise
+        conversation = self._begin(made, outbox, admitted, arrival)
+        if connection is not None:
+            made.goes_on = True
+            connection.set_protocol(Link(connection, conversation, self._settings.max_message_bytes))
+            return
+        # For as long as the socket lives only the address counts: the rest, the token among it, is let go of.
+        scope["headers"] = []
+        await self._converse(receive, conversation)
 
     def _note_refusal(self, error: LivedocsError) -> None:
         self._metrics.handshakes.labels(error.on_socket()).inc()
@@ -159,18 +151,18 @@ class Sockets:
 
     async def _refuse_http(self, send: Send) -> None:
         """Long-polling: there the session id alone would be the credential."""
-        status, headers, body = self._edge.refusal(BadRequest("Only the WebSocket transport is spoken here."))
+        status, headers, body = self._refusal(BadRequest("Only the WebSocket transport is spoken here."))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _refuse(self, send: Send, error: LivedocsError) -> None:
         if isinstance(error, InvalidToken):
             error = Unauthenticated(error.detail)
-        status, headers, body = self._edge.refusal(error)
+        status, headers, body = self._refusal(error)
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
 
-    async def _admit(self, scope: Scope, address: str) -> _Admitted | None:
+    async def _admit(self, scope: Scope, address: str) -> Admitted | None:
         """Who is asking; None for a program that will say so in CONNECT.
 
         Raises:
@@ -189,7 +181,7 @@ class Sockets:
         self._census.check_open(address, vouched=found is not None)
         return found
 
-    async def _checked(self, scope: Scope) -> _Admitted | None:
+    async def _checked(self, scope: Scope) -> Admitted | None:
         headers = scope["headers"]
         # The origin is judged before the token is: a foreign page learns nothing about the cookie it rode on.
         origin = origin_from(headers)
@@ -201,80 +193,90 @@ class Sockets:
         check_origin(origin, credential, self._settings.origins)
         self._limits.caller("handshakes", principal, tenant)
         login = login_id(headers, secure=self._settings.secure) if credential.source == "cookie" else None
-        return _Admitted(principal, tenant, credential.token, login)
+        return Admitted(principal, tenant, credential.token, login)
 
     # -- one socket --
 
-    async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, admitted: _Admitted | None, arrival: Arrival
-    ) -> None:
+    def _begin(self, made: Exchange, outbox: Outbox, admitted: Admitted | None, arrival: Arrival) -> Conversation:
         settings = self._settings
-        outbox = transport.open_outbox(send, settings.max_message_bytes)
         heartbeat = Heartbeat(outbox, interval=settings.ping_interval, timeout=settings.ping_timeout)
+        conversation = Conversation(
+            self, made, outbox=outbox, heartbeat=heartbeat, admitted=admitted, arrival=arrival
+        )
+        self._strangers.add(conversation)
         self._metrics.transports.labels(outbox.path).inc()
         self._wheel.put(heartbeat, settings.connect_timeout)
-        client: Client | None = None
-        reason: str | None = None
-        try:
-            outbox.write(
-                frames.opened(
-                    uuid4().hex,
-                    ping_interval=settings.ping_interval,
-                    ping_timeout=settings.ping_timeout,
-                    max_payload=settings.max_message_bytes,
-                )
+        outbox.write(
+            frames.opened(
+                uuid4().hex,
+                ping_interval=settings.ping_interval,
+                ping_timeout=settings.ping_timeout,
+                max_payload=settings.max_message_bytes,
             )
-            client = await self._connect(scope, receive, outbox, heartbeat, admitted)
-            if client is not None:
-                self._census.vouched(arrival)
-                await self._converse(receive, client, heartbeat)
-        except ProtocolError as error:
-            log.info("a socket broke the protocol", reason=str(error), address=self._edge.address(scope))
-            reason = "protocol_error"
-            outbox.close(1002)
+        )
+        return conversation
+
+    async def _converse(self, receive: Receive, conversation: Conversation) -> None:
+        """Read a socket that stays with the server."""
+        try:
+            while not conversation.over and (message := await receive())["type"] != "websocket.disconnect":
+                await conversation.take(message.get("text"))
         except asyncio.CancelledError:
             # An aborted socket without a transport ends its own task; at a stop the server does.
-            if client is None or client.closed is None:
+            if conversation.client is None or conversation.client.closed is None:
                 raise
         finally:
-            self._wheel.take(heartbeat)
-            self._metrics.transports.labels(outbox.path).dec()
-            if client is not None:
-                reason = reason or client.closed
-                self._forget(client)
-            self._note_end(reason or heartbeat.gave_up)
-            outbox.close(1000)
+            conversation.end()
+            conversation.outbox.close(1000)
 
-    async def _connect(
-        self, scope: Scope, receive: Receive, outbox: Outbox, heartbeat: Heartbeat, admitted: _Admitted | None
-    ) -> Client | None:
-        """Wait for CONNECT. None when the socket ended, or was refused, before."""
-        while True:
-            packet = _packet(await receive())
-            if packet is None or isinstance(packet, Leave):
-                return None
-            if isinstance(packet, Call):
-                msg = "an event before CONNECT"
-                raise ProtocolError(msg)
-            if not isinstance(packet, Connect):
-                continue
-            if packet.namespace != "/":
-                outbox.write(frames.connect_error("Invalid namespace", {"code": "bad_request"}, packet.namespace))
-                continue
-            try:
-                with tracing.span("CONNECT", kind="server", parent=exchange.current().parent):
-                    admitted = await self._identify(packet, admitted)
-                client = self._welcome(scope, outbox, admitted)
-            except LivedocsError as error:
-                self._note_refusal(error)
-                outbox.write(frames.connect_error(error.detail, refusal(error)))
-                outbox.close(1008)
-                return None
-            heartbeat.connected = True
-            self._wheel.put(heartbeat, self._settings.ping_interval)
-            return client
+    # -- what a conversation asks for; satisfies `conversation.House` --
 
-    async def _identify(self, packet: Connect, admitted: _Admitted | None) -> _Admitted:
+    async def connect(self, conversation: Conversation, packet: Connect) -> Client:
+        """Authenticate CONNECT, and take the socket in.
+
+        Raises:
+            LivedocsError: who asks is not let in.
+        """
+        try:
+            admitted = await self._identify(packet, conversation.admitted)
+            client = self._welcome(conversation, admitted)
+        except LivedocsError as error:
+            self._note_refusal(error)
+            raise
+        self._strangers.discard(conversation)
+        self._census.vouched(conversation.arrival)
+        conversation.heartbeat.connected = True
+        self._wheel.put(conversation.heartbeat, self._settings.ping_interval)
+        return client
+
+    async def answer(self, client: Client, call: Call) -> bool:
+        """Do what an event asks for. False when there were too many."""
+        return await self._calls.answer(client, call)
+
+    def alive(self, conversation: Conversation) -> None:
+        """Its peer has answered a ping."""
+        self._wheel.put(conversation.heartbeat, conversation.heartbeat.pong())
+
+    def ended(self, conversation: Conversation, reason: str | None) -> None:
+        """It is over; by the server's will if there is a reason."""
+        self._strangers.discard(conversation)
+        self._wheel.take(conversation.heartbeat)
+        self._metrics.transports.labels(conversation.outbox.path).dec()
+        if conversation.client is not None:
+            self._forget(conversation.client)
+        if reason is not None:
+            conversation.made.reason = reason
+            self._metrics.disconnects.labels(reason).inc()
+        self._left(conversation.arrival)
+        if conversation.made.goes_on:
+            conversation.made.finish(conversation.made)
+
+    def _left(self, arrival: Arrival) -> None:
+        self._census.ended(arrival)
+        if not self._census.open:
+            self._empty.set()
+
+    async def _identify(self, packet: Connect, admitted: Admitted | None) -> Admitted:
         """Authenticate CONNECT itself: the handshake's credential may have ended since, or there was none."""
         auth = packet.auth
         token = auth.get("token") if isinstance(auth, dict) else None
@@ -289,53 +291,28 @@ class Sockets:
         principal, tenant = await self._authenticator.token(token)
         if admitted is None:
             self._limits.caller("handshakes", principal, tenant)
-            return _Admitted(principal, tenant, token)
-        return _Admitted(principal, tenant, token, admitted.login)
+            return Admitted(principal, tenant, token)
+        return Admitted(principal, tenant, token, admitted.login)
 
-    def _welcome(self, scope: Scope, outbox: Outbox, admitted: _Admitted) -> Client:
-        principal = admitted.principal
+    def _welcome(self, conversation: Conversation, admitted: Admitted) -> Client:
+        principal, made = admitted.principal, conversation.made
         self._census.connected(principal, admitted.tenant)
         client = Client(
             uuid4().hex,
             principal,
             admitted.tenant,
-            outbox,
+            conversation.outbox,
             self._bounds,
-            address=self._edge.address(scope),
+            address=made.address,
             since=time.time(),
         )
         self._clients[client.sid] = client
         self._sessions.attach(client, admitted.token, admitted.login)
         self._metrics.handshakes.labels("ok").inc()
         client.send(frames.connected(client.sid))
-        made = exchange.current()
         made.socket, made.tenant = client.sid, principal.tenant
         bind_contextvars(socket=client.sid)
         return client
-
-    async def _converse(self, receive: Receive, client: Client, heartbeat: Heartbeat) -> None:
-        # Events in a row that came too fast.
-        refused = 0
-        while client.closed is None:
-            match _packet(await receive()):
-                case None | Leave():
-                    return
-                case Pong():
-                    self._wheel.put(heartbeat, heartbeat.pong())
-                case Call() as call:
-                    refused = 0 if await self._calls.answer(client, call) else refused + 1
-                    if refused > _MOST_REFUSED:
-                        client.close("rate_limited")
-                case Connect():
-                    # Each CONNECT is authenticated: a second one needs a connection of its own.
-                    msg = "a second CONNECT"
-                    raise ProtocolError(msg)
-
-    def _note_end(self, reason: str | None) -> None:
-        """A socket has ended; by the server's will if there is a reason."""
-        if reason is not None:
-            exchange.current().reason = reason
-            self._metrics.disconnects.labels(reason).inc()
 
     def _forget(self, client: Client) -> None:
         client.closed = client.closed or "gone"
@@ -376,25 +353,19 @@ class Sockets:
                 client.tenant = tenant
 
     async def drain(self, grace: float) -> None:
-        """Send everyone elsewhere, give them `grace` seconds, then close what is left."""
+        """Send everyone elsewhere, give them `grace` seconds, then close what is left and see it closed."""
         self._draining = True
         frame = frames.event("$goaway", {"reason": "shutdown", "within_ms": int(grace * 1000)})
         for client in self.clients:
             client.send(frame)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._empty.wait()
-        except TimeoutError:
-            for client in self.clients:
-                client.close("shutdown")
-
-
-def _packet(message: Message) -> Any:
-    """The packet of a message, or None when the peer is gone."""
-    if message["type"] == "websocket.disconnect":
-        return None
-    text = message.get("text")
-    if text is None:
-        msg = "binary messages are refused"
-        raise ProtocolError(msg)
-    return parse(text)
+        for client in self.clients:
+            client.close("shutdown")
+        for conversation in tuple(self._strangers):
+            conversation.leave(1001)
+        # Those that do not take their last frames are cut off before that.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * transport.LINGER):
+                await self._empty.wait()

@@ -1,26 +1,22 @@
 """The way out of the process: bytes to one socket, all on one path and in one order.
 
-Under Hypercorn over HTTP/1.1 finished frames go straight to the socket's asyncio transport; elsewhere (HTTP/2,
-another server) through ASGI's `send`. This is the only module that touches Hypercorn's private attributes; it was
-written against the versions in `TESTED`, the server does not start on another one, and
-`tests/integration/sockets/test_slow.py` fails if the direct path is not taken on the installed one.
+Under Hypercorn over HTTP/1.1 the connection of an accepted WebSocket is taken over, and finished frames go
+straight to its asyncio transport; elsewhere (HTTP/2, another server) they go through ASGI's `send`. This is the
+only module that touches Hypercorn's private attributes; it was written against the versions in `TESTED`, the
+server does not start on another one, and `tests/integration/sockets/test_slow.py` fails if the direct path is not
+taken on the installed one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 import socket
-import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.worker_context import EventWrapper
-from hypercorn.config import Config
 from hypercorn.events import Event
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
@@ -36,7 +32,7 @@ TESTED = frozenset({"0.18"})
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # A peer that does not take the close frame and what is ahead of it within that many seconds is cut off.
-_LINGER = 2.0
+LINGER = 2.0
 
 
 def check_version(installed: str) -> None:
@@ -75,7 +71,7 @@ class Outbox(Protocol):
 
 
 class DirectOutbox:
-    """Writes to the asyncio transport under Hypercorn's feet."""
+    """Writes to the asyncio transport of a connection that was taken over."""
 
     __slots__ = ("_fd", "_messages", "_transport")
 
@@ -127,7 +123,7 @@ class DirectOutbox:
         if not self._transport.is_closing():
             self._transport.write(frames.close(code))
             self._transport.close()
-            asyncio.get_running_loop().call_later(_LINGER, self._transport.abort)
+            asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
 
     def abort(self) -> None:
         """Cut off at once; what is waiting is lost."""
@@ -179,7 +175,7 @@ class AsgiOutbox:
         if self._closing is None:
             self._closing = code
             self._wake()
-            asyncio.get_running_loop().call_later(_LINGER, self.abort)
+            asyncio.get_running_loop().call_later(LINGER, self.abort)
 
     def abort(self) -> None:
         """Cut off at once; what is waiting is lost."""
@@ -263,72 +259,79 @@ def connection_of(send: Send) -> asyncio.Transport | None:
     return transport if isinstance(transport, asyncio.Transport) else None
 
 
-# What a pipelined request would wait for; one for all sockets, which are in a connection of their own.
-_read = EventWrapper()
+class _Gone:
+    """In place of a connection that is not Hypercorn's any more: what it still says goes nowhere."""
+
+    def write(self, data: bytes) -> None:
+        """Not written."""
+
+    def write_eof(self) -> None:
+        """The connection stays open."""
+
+    def is_closing(self) -> bool:
+        """Else asyncio's writer closes the connection when it is collected."""
+        return True
+
+    def close(self) -> None:
+        """It is not closed."""
 
 
-@lru_cache(maxsize=8)
-def _without_read_timeout(config: Config) -> Config:
-    """A listener's configuration for its sockets: the timer wheel ends those that are silent.
-
-    With a time-out Hypercorn starts a task and a timer for each read, and keeps both as long as nothing comes.
-    """
-    own = copy.copy(config)
-    own.read_timeout = None
-    return own
+_gone = _Gone()
 
 
-class _Back:
-    """The way from Hypercorn's protocol back to the connection it belongs to, without keeping that.
-
-    They hold each other otherwise, and an ended socket stays in memory until the garbage collector looks at what
-    has been there for long, which it seldom does here.
-    """
-
-    __slots__ = ("_server",)
-
-    def __init__(self, server: TCPServer) -> None:
-        self._server = weakref.ref(server)
-
-    async def __call__(self, event: Event) -> None:
-        server = self._server()
-        if server is not None:
-            await server.protocol_send(event)
+async def _unheard(event: Event) -> None:
+    """In place of the way from Hypercorn's protocol to its connection, which hold each other otherwise."""
 
 
-def _lighten(send: Send) -> None:
-    """Let go of what an accepted socket under Hypercorn holds and does not need; for after `direct_transport`."""
-    protocol: H11Protocol = send.__self__.send.__self__  # type: ignore[attr-defined] # direct_transport has looked
-    server: TCPServer = protocol.send.__self__  # type: ignore[attr-defined]
-    server.protocol.send = protocol.send = _Back(server)
-    server.config = _without_read_timeout(server.config)
-    # The request has been read and answered: its parser has nothing more to do, and nobody waits for its turn.
-    protocol.connection.h11_connection = None  # type: ignore[union-attr]
-    protocol.can_read = _read
+async def accept(send: Send, headers: list[tuple[bytes, bytes]]) -> asyncio.Transport | None:
+    """Accept a WebSocket, without compression, and take its connection over if that is possible.
 
+    Hypercorn takes permessage-deflate whenever it is offered: a compression context per socket, and 292 KB of
+    input that became 389 MB. And a connection costs it two tasks and some 20 KiB for as long as it lasts.
 
-def decline_compression(send: Send) -> None:
-    """Have the WebSocket accepted without permessage-deflate.
-
-    Hypercorn takes it whenever it is offered: a compression context per socket, and 292 KB of input that became
-    389 MB. To be called before `websocket.accept`.
+    Returns:
+        The connection, from now on the caller's alone: Hypercorn's part ends when its application returns. None
+        where the socket goes on by ASGI, as over HTTP/2.
     """
     stream = getattr(send, "__self__", None)
     if isinstance(stream, WSStream):
         stream.handshake.extensions = None
+    turned = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(turned.cancel)
+    await send({"type": "websocket.accept", "headers": headers})
+    # When others have had their turn meanwhile, Hypercorn may have read on already.
+    return None if turned.done() else _take_over(send)
+
+
+def _take_over(send: Send) -> asyncio.Transport | None:
+    transport = direct_transport(send)
+    if transport is None or transport.is_closing():
+        return None
+    stream: WSStream = send.__self__  # type: ignore[attr-defined] # direct_transport has looked
+    protocol: H11Protocol = stream.send.__self__  # type: ignore[attr-defined]
+    server: TCPServer = protocol.send.__self__  # type: ignore[attr-defined]
+    streams = transport.get_protocol()
+    if stream.closed or server.reader.at_eof() or not isinstance(streams, asyncio.StreamReaderProtocol):
+        return None
+    # To Hypercorn it looks as if the connection had been lost.
+    streams.connection_lost(None)
+    if not server.reader.at_eof():
+        # The peer has sent frames before it was told that it may: they would be lost.
+        transport.abort()
+        return None
+    server.writer._transport = _gone  # type: ignore[attr-defined]  # noqa: SLF001
+    server.protocol.send = protocol.send = _unheard
+    return transport
 
 
 def open_outbox(send: Send, max_message: int) -> Outbox:
-    """The way out of an accepted WebSocket, with a bound on what comes in; for after `websocket.accept`.
+    """The way out of an accepted WebSocket that stays with the server, with a bound on what comes in.
 
     Whoever opens it has to see to it that a peer that has fallen silent is cut off.
     """
-    transport = direct_transport(send)
-    if transport is not None:
-        _lighten(send)
-    outbox = AsgiOutbox(send, asyncio.current_task()) if transport is None else DirectOutbox(transport)
+    outbox = AsgiOutbox(send, asyncio.current_task())
     stream = getattr(send, "__self__", None)
     if isinstance(stream, WSStream):
         # Over HTTP/2 as well, which Hypercorn speaks with whoever begins with it.
-        stream.buffer = _BoundedBuffer(max_message, transport, outbox.abort)
+        stream.buffer = _BoundedBuffer(max_message, direct_transport(send), outbox.abort)
     return outbox

@@ -1,9 +1,14 @@
-"""What an accepted socket is relieved of under Hypercorn, over a real connection."""
+"""A connection that is taken over from Hypercorn: what is left of Hypercorn's part, over a real connection."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import importlib.util
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypercorn.asyncio import serve
@@ -16,100 +21,244 @@ from websockets.exceptions import ConnectionClosed
 
 from livedocs import front
 from livedocs.live import transport
+from livedocs.live.frames import Frame
+
+ROOT = Path(__file__).parents[3]
 
 _TIMEOUT = 1
+_GREETING = b"\x81\x05hello"
 
 
-async def echo(scope, receive, send, *, relieved):
-    if scope["type"] == "lifespan":
-        for step in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{step}.complete"})
-        return
-    await receive()
-    await send({"type": "websocket.accept"})
-    if relieved:
-        transport.open_outbox(send, 1000)
-    while (message := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": message["text"]})
+class Echo(asyncio.Protocol):
+    """Gives back each byte, the frames' masks among them, as the payload of a frame of its own."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.lost = asyncio.Event()
+
+    def data_received(self, data):
+        if data[:1] == b"\x88":
+            self.connection.close()
+            return
+        for byte in data:
+            self.connection.write(b"\x82\x01" + bytes([byte]))
+
+    def connection_lost(self, exc):
+        self.lost.set()
 
 
-@pytest.fixture
-async def open_socket(free_ports):
-    """`await open_socket(relieved=...)` gives a connection to a server whose reads time out."""
-    [port] = free_ports(1)
-    config = front.listener(f"127.0.0.1:{port}")
-    config.read_timeout = _TIMEOUT
-    stop, relieves = asyncio.Event(), []
+class Server:
+    """Hypercorn, with an application that takes over every WebSocket, or the ones before `keeps`."""
 
-    async def app(scope, receive, send):
-        await echo(scope, receive, send, relieved=bool(relieves))
+    def __init__(self, port):
+        self.port = port
+        self.keeps = self.early = False
+        self.echoes = []
+        # Held up, it does not accept.
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = asyncio.Event()
 
-    serving = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
-    opened = []
+    async def app(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+            return
+        await receive()
+        self.asked.set()
+        await self.gate.wait()
+        if self.early:
+            # What has arrived in this turn of the loop.
+            send.__self__.send.__self__.send.__self__.reader.feed_data(b"\x81\x81" + bytes(4) + b"x")
+        if self.keeps:
+            await send({"type": "websocket.accept"})
+        elif (connection := await transport.accept(send, [])) is not None:
+            echo = Echo(connection)
+            connection.set_protocol(echo)
+            connection.write(_GREETING)
+            self.echoes.append(echo)
+            return
+        while (await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": "kept"})
 
-    async def open_socket(*, relieved):
-        relieves[:] = [True] * relieved
+    async def connect(self):
         async with asyncio.timeout(10):
             while True:
                 try:
-                    socket = await connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None)
+                    socket = await connect(f"ws://127.0.0.1:{self.port}", compression=None, proxy=None)
                     break
                 except OSError:
                     await asyncio.sleep(0.05)
-        opened.append(socket)
-        await socket.send("first")
-        assert await socket.recv() == "first"
+        if not self.keeps:
+            assert await socket.recv() == "hello"
         return socket
 
-    yield open_socket
-    for socket in opened:
-        await socket.close()
+
+@pytest.fixture
+async def server(free_ports):
+    [port] = free_ports(1)
+    config = front.listener(f"127.0.0.1:{port}")
+    config.read_timeout = _TIMEOUT
+    stop, made = asyncio.Event(), Server(port)
+    serving = asyncio.create_task(serve(made.app, config, shutdown_trigger=stop.wait))
+    yield made
     stop.set()
-    await serving
-    assert config.read_timeout == _TIMEOUT
+    async with asyncio.timeout(10):
+        await serving
+    for echo in made.echoes:
+        echo.connection.abort()
 
 
-async def test_a_socket_that_says_nothing_is_for_the_timer_wheel_to_judge(open_socket):
-    socket = await open_socket(relieved=True)
+def of_hypercorn():
+    """The objects that Hypercorn and asyncio's streams make for a connection."""
+    kinds = {TCPServer, ProtocolWrapper, H11Protocol, WSStream}
+    kinds |= {asyncio.StreamReader, asyncio.StreamWriter, asyncio.StreamReaderProtocol}
+    return [one for one in gc.get_objects() if type(one) in kinds]
+
+
+async def test_nothing_of_the_server_is_left_for_a_connection_that_is_taken_over(server):
+    await (await server.connect()).close()
+    gc.collect()
+    gc.disable()
+    try:
+        before, tasks = len(of_hypercorn()), len(asyncio.all_tasks())
+        sockets = [await server.connect() for _ in range(5)]
+        async with asyncio.timeout(10):
+            while len(of_hypercorn()) > before:
+                await asyncio.sleep(0.01)
+        # Each of this test's own ends has one task.
+        assert len(asyncio.all_tasks()) - tasks == 5
+    finally:
+        gc.enable()
+    gc.collect()
+    for socket in sockets:
+        await socket.send("x")
+        assert len([await socket.recv() for _ in range(7)]) == 7
+        await socket.close()
+
+
+async def test_a_socket_that_says_nothing_is_for_the_timer_wheel_to_judge(server):
+    socket = await server.connect()
     with pytest.raises(TimeoutError):
         # The read time-out is over, and nothing has ended.
         await asyncio.wait_for(socket.recv(), 2 * _TIMEOUT)
     await socket.send("later")
-    assert await socket.recv() == "later"
+    assert await socket.recv()
+    await socket.close()
 
 
-async def test_without_that_the_server_starts_a_time_out_with_every_read(open_socket):
-    socket = await open_socket(relieved=False)
+async def test_otherwise_the_server_ends_it_itself(server):
+    server.keeps = True
+    socket = await server.connect()
     with pytest.raises(ConnectionClosed):
         await asyncio.wait_for(socket.recv(), 5 * _TIMEOUT)
 
 
-async def test_no_task_waits_for_an_accepted_sockets_next_message_alone(open_socket):
-    await open_socket(relieved=True)
-    running = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
-    assert "StreamReader.read" not in running
+async def test_the_end_of_the_connection_reaches_whoever_took_it_over(server):
+    socket = await server.connect()
+    socket.transport.abort()
+    async with asyncio.timeout(10):
+        await server.echoes[-1].lost.wait()
 
 
-def of_hypercorn():
-    """How many objects there are that Hypercorn makes for a connection."""
-    kinds = {TCPServer, ProtocolWrapper, H11Protocol, WSStream}
-    return sum(type(one) in kinds for one in gc.get_objects())
+def request(port):
+    return (
+        f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
 
 
-async def test_an_ended_socket_is_gone_without_the_garbage_collector(open_socket):
-    for relieved, left in ((True, 0), (False, 5)):
-        await (await open_socket(relieved=relieved)).close()
-        gc.collect()
-        gc.disable()
-        try:
-            before = of_hypercorn()
-            for _ in range(5):
-                await (await open_socket(relieved=relieved)).close()
-            async with asyncio.timeout(10):
-                # What has come to its end is gone; without being relieved, each leaves its connection at least.
-                while of_hypercorn() - before > 4 * left:
-                    await asyncio.sleep(0.01)
-            assert of_hypercorn() - before >= left
-        finally:
-            gc.enable()
+async def test_a_peer_that_has_gone_before_it_was_accepted_is_no_connection_to_take_over(server):
+    await (await server.connect()).close()
+    server.gate.clear()
+    server.asked.clear()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request(server.port))
+    await server.asked.wait()
+    writer.write_eof()
+    # Its end has been read before the application goes on.
+    await asyncio.sleep(0.1)
+    server.gate.set()
+    async with asyncio.timeout(10):
+        await reader.read()
+    assert len(server.echoes) == 1
+    writer.close()
+
+
+async def test_a_peer_that_talks_before_it_was_accepted_is_not_listened_to(server):
+    await (await server.connect()).close()
+    server.gate.clear()
+    server.asked.clear()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request(server.port))
+    await server.asked.wait()
+    writer.write(b"\x81\x81" + bytes(4) + b"x")
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    server.gate.set()
+    await asyncio.sleep(0.1)
+    assert len(server.echoes) == 1
+    writer.close()
+
+
+async def test_frames_that_came_with_the_handshake_end_the_connection_and_are_not_lost_in_silence(server):
+    await (await server.connect()).close()
+    server.early = True
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request(server.port))
+    with contextlib.suppress(ConnectionResetError):
+        async with asyncio.timeout(10):
+            await reader.read()
+    assert len(server.echoes) == 1
+    writer.close()
+
+
+async def test_under_tls_frames_are_never_written_past_it(free_ports, tmp_path):
+    """What goes to the socket there is not what was written; the descriptor is left alone."""
+    spec = importlib.util.spec_from_file_location("certificate", ROOT / "ops" / "tls" / "certificate.py")
+    certificate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(certificate)
+    certificate.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    [port] = free_ports(1)
+    config = front.listener(f"127.0.0.1:{port}")
+    config.certfile, config.keyfile = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+    config.alpn_protocols = ["http/1.1"]
+    stop, offered, left = asyncio.Event(), [], asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+            return
+        await receive()
+        connection = await transport.accept(send, [])
+        outbox = transport.DirectOutbox(connection)
+        echo = Echo(connection)
+        connection.set_protocol(echo)
+        for number in range(3):
+            frame = Frame(f'42["n",{number}]'.encode())
+            offered.append(outbox.offer(frame))
+            outbox.write(frame)
+        outbox.close(1001)
+        await asyncio.sleep(0)
+        left.set()
+
+    serving = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                socket = await connect(f"wss://localhost:{port}", ssl=trusting, compression=None, proxy=None)
+                break
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.05)
+        assert [await socket.recv() for _ in range(3)] == [f'42["n",{number}]' for number in range(3)]
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert socket.close_code == 1001
+        await left.wait()
+        assert offered == [-1, -1, -1]
+        stop.set()
+        await serving

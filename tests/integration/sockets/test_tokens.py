@@ -48,8 +48,8 @@ async def test_many_sockets_of_one_token_cost_one_introspection_per_interval(ope
     token = watchful.token("ada")
     peers = [await opened_with(open_peer, watchful, token) for _ in range(10)]
     async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
-        first = (await provider.get("/dev/faults")).json()["calls"]
         begun = time.monotonic()
+        first = (await provider.get("/dev/faults")).json()["calls"]
         while (calls := (await provider.get("/dev/faults")).json()["calls"] - first) < 3:
             assert time.monotonic() - begun < 10
             await asyncio.sleep(0.05)
