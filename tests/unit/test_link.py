@@ -138,6 +138,12 @@ async def test_a_message_of_the_greatest_length_is_taken_and_a_longer_one_ends_t
     assert line.talk.left == 1009
 
 
+async def test_nothing_behind_what_ended_the_socket_is_looked_at(line, settled):
+    line.say(TextMessage("x" * (MOST + 1)), Ping(b"p"), TextMessage("more"))
+    assert line.transport.written == b""
+    assert await line.heard(settled=settled) == []
+
+
 async def test_lengths_are_bytes(line):
     line.say(TextMessage("é" * (MOST // 2 + 1)))
     assert line.talk.left == 1009

@@ -316,8 +316,7 @@ def _take_over(send: Send) -> asyncio.Transport | None:
     # To Hypercorn it looks as if the connection had been lost.
     streams.connection_lost(None)
     if not server.reader.at_eof():
-        # The peer has sent frames before it was told that it may: they would be lost.
-        transport.abort()
+        # The peer has sent frames before it was told that it may. Hypercorn reads them and closes the connection.
         return None
     server.writer._transport = _gone  # type: ignore[attr-defined]  # noqa: SLF001
     server.protocol.send = protocol.send = _unheard

@@ -52,7 +52,8 @@ class Server:
 
     def __init__(self, port):
         self.port = port
-        self.keeps = self.early = False
+        self.keeps = False
+        self.meanwhile = None
         self.echoes = []
         # Held up, it does not accept.
         self.gate = asyncio.Event()
@@ -68,9 +69,16 @@ class Server:
         await receive()
         self.asked.set()
         await self.gate.wait()
-        if self.early:
-            # What has arrived in this turn of the loop.
-            send.__self__.send.__self__.send.__self__.reader.feed_data(b"\x81\x81" + bytes(4) + b"x")
+        connection = send.__self__.send.__self__.send.__self__
+        match self.meanwhile:
+            # In this turn of the loop:
+            case "a frame has arrived":
+                connection.reader.feed_data(b"\x81\x81" + bytes(4) + b"x")
+            case "the peer has left":
+                connection.reader.feed_eof()
+            case "the answer has to wait":
+                await connection.send_lock.acquire()
+                asyncio.get_running_loop().call_soon(connection.send_lock.release)
         if self.keeps:
             await send({"type": "websocket.accept"})
         elif (connection := await transport.accept(send, [])) is not None:
@@ -202,9 +210,10 @@ async def test_a_peer_that_talks_before_it_was_accepted_is_not_listened_to(serve
     writer.close()
 
 
-async def test_frames_that_came_with_the_handshake_end_the_connection_and_are_not_lost_in_silence(server):
+@pytest.mark.parametrize("meanwhile", ["a frame has arrived", "the peer has left", "the answer has to wait"])
+async def test_a_connection_on_which_something_else_has_happened_stays_with_the_server(server, meanwhile):
     await (await server.connect()).close()
-    server.early = True
+    server.meanwhile = meanwhile
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request(server.port))
     with contextlib.suppress(ConnectionResetError):
