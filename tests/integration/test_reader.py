@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from contextlib import aclosing
 from uuid import uuid4
 
 import bson
 import pymongo
 import pytest
+import structlog
 from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient
 from pymongo.errors import AutoReconnect, OperationFailure
@@ -67,10 +69,14 @@ async def test_a_stream_is_opened_the_direct_way(raw, place):
         assert isinstance(stream, DirectReader)
 
 
-async def test_another_driver_is_read_through_its_own_stream(raw, place, monkeypatch):
+async def test_another_driver_is_read_through_its_own_stream_and_that_is_said_once(raw, place, monkeypatch):
     monkeypatch.setattr(pymongo, "version", "5.0.0")
-    async with aclosing(await open_reader(raw, selection(place))) as stream:
-        assert isinstance(stream, DriverReader)
+    reader._warn.cache_clear()
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            async with aclosing(await open_reader(raw, selection(place))) as stream:
+                assert isinstance(stream, DriverReader)
+    assert [(line["log_level"], line["version"]) for line in logs] == [("warning", "5.0.0")]
 
 
 @pytest.mark.parametrize("way", [DirectReader, DriverReader], ids=["direct", "driver"])
@@ -183,3 +189,73 @@ async def test_a_server_that_falls_silent_is_noticed(own_mongod, monkeypatch):
                 await until_it_fails(stream)
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+def held(client):
+    """How many connections of a client's are in somebody's hands, and how many wait for somebody."""
+    (server,) = client._topology._servers.values()
+    return server.pool.active_sockets, len(server.pool.conns)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "twice", "idle"])
+async def test_nobody_is_given_the_connection_of_a_reader_and_none_is_kept(raw, place, how):
+    stream = await DirectReader.open(raw, selection(place))
+    connection = stream._connection
+    await stream.take()
+    if how == "cancelled":
+        closing = asyncio.create_task(stream.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+    await stream.aclose()
+    if how == "twice":
+        await stream.aclose()
+    (server,) = raw._topology._servers.values()
+    assert connection.closed
+    assert connection not in server.pool.conns
+    assert held(raw)[0] == 0
+
+
+async def test_an_opening_that_does_not_work_out_keeps_no_connection(raw, place, monkeypatch):
+    class Broken:
+        def __init__(self, *_, **__):
+            raise AutoReconnect
+
+    monkeypatch.setattr(reader, "Answers", Broken)
+    with pytest.raises(AutoReconnect):
+        await DirectReader.open(raw, selection(place))
+    assert held(raw)[0] == 0
+
+
+@pytest.fixture
+def encrypting_mongod(tmp_path, free_ports):
+    """A server that takes TLS and compression, and does without either."""
+    key, certificate, both = (tmp_path / name for name in ("key.pem", "certificate.pem", "both.pem"))
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", certificate], capture_output=True, check=True, timeout=60
+    )
+    both.write_text(certificate.read_text() + key.read_text())
+    replica_set = ReplicaSet(tmp_path, free_ports(1))
+    (member,) = replica_set.members
+    member._arguments += ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", str(both)]
+    member._arguments[member._arguments.index("disabled")] = "zlib"
+    with replica_set:
+        yield replica_set, certificate
+
+
+async def test_a_stream_is_read_over_tls_and_by_a_client_that_compresses_the_rest(encrypting_mongod):
+    replica_set, certificate = encrypting_mongod
+    async with AsyncMongoClient(
+        replica_set.uri, document_class=RawBSONDocument, tls=True, tlsCAFile=str(certificate), compressors="zlib"
+    ) as client:
+        place = client["reader"]["encrypted"]
+        async with aclosing(await DirectReader.open(client, selection(place))) as stream:
+            assert stream._connection.compression_context is not None
+            assert stream._connection.conn.conn[0].get_extra_info("ssl_object") is not None
+            # A message that comes in many pieces: about 12 MB.
+            for n in range(12):
+                await place.insert_one({"n": n, "much": os.urandom(1_000_000)})
+            assert (await take(stream, 12))[0] == list(range(12))

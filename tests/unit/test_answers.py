@@ -129,3 +129,12 @@ async def test_what_it_was_given_up_for_is_what_is_raised(transport, answers):
     assert transport.aborted
     answers.ask(b"late")
     assert transport.written == []
+
+
+async def test_a_connection_that_had_ended_before_it_was_taken_over_is_not_waited_for(transport, former):
+    transport.abort()
+    answers = Answers(transport, former, number=7, largest=1000)
+    answers.ask(b"question")
+    async with asyncio.timeout(1):
+        with pytest.raises(AutoReconnect):
+            await answers.read()

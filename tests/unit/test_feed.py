@@ -162,6 +162,8 @@ async def test_changes_reach_the_history_and_the_listener_in_order(fed):
     await fed.give(insert(1), granted(2), insert(3, OTHER))
     assert [type(change) for change in fed.listener.heard] == [DocumentChange, GrantChange, DocumentChange]
     assert fed.history.since(("acme", ROOM), "") == fed.listener.heard[:2]
+    # What a receipt waits for: the position is written as soon as a grant has passed.
+    assert fed.feed.granted.is_set()
     assert fed.feed.position == token(3)
 
 
@@ -309,3 +311,22 @@ async def test_the_grants_gone_concerns_everyone(fed):
     await fed.give(event(2, "drop", "acl", "control"))
     assert fed.listener.heard[-1].tenant is None
     assert not fed.history.covers(token(1), "globex")
+
+
+async def test_documents_of_a_collection_that_was_replaced_are_not_taken_for_those_that_were_in_it(fed):
+    """`$out` renames a new collection onto a registered one: the same `_id` may bear another UUID there."""
+    own = ObjectId()
+    update = {"updatedFields": {"a": 1}, "removedFields": [], "truncatedArrays": []}
+    fed.finder.known[own] = OTHER
+    await fed.give(
+        event(1, collection="test", documentKey={"_id": own}, fullDocument={"_id": own, "uuid": ROOM}),
+        event(2, "rename", "tmp.out", to={"db": "acme_db", "coll": "test"}),
+        event(3, "update", "test", documentKey={"_id": own}, updateDescription=update),
+    )
+    assert fed.seen == [token(1), token(2), token(3)]
+    assert fed.listener.heard[-1].room.uuid == OTHER
+    # And across batches.
+    fed.finder.known[own] = ROOM
+    await fed.give(event(4, "drop", "test"))
+    await fed.give(event(5, "update", "test", documentKey={"_id": own}, updateDescription=update))
+    assert fed.listener.heard[-1].room.uuid == ROOM

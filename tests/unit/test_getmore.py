@@ -91,3 +91,16 @@ def test_anything_that_is_no_answer_is_an_error_of_its_own():
     for one in spoiled:
         with pytest.raises(ProtocolError):
             answer(one)
+
+
+def test_a_refusal_that_quotes_half_a_character_keeps_its_code():
+    refused = bson.encode({"ok": 0.0, "errmsg": "too large: ab", "code": 10334}).replace(b"ab", b"a\xc3")
+    with pytest.raises(OperationFailure) as caught:
+        answer(struct.pack("<IB", 0, 0) + refused)
+    assert caught.value.code == 10334
+
+
+def test_a_refusal_that_cannot_be_read_is_an_error_of_its_own():
+    spoiled = bson.encode({"ok": 0.0, "wrong": {"a": True}}).replace(b"\x08a\x00\x01", b"\x08a\x00\x02")
+    with pytest.raises(ProtocolError):
+        answer(struct.pack("<IB", 0, 0) + spoiled)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
+from uuid import UUID
 
+import orjson
 import pytest
+from bson.timestamp import Timestamp
 
 from livedocs import extjson
 from livedocs.changes import cursor
-from livedocs.changes.event import CollectionGone
+from livedocs.changes.event import CollectionGone, RoomKey
 from livedocs.errors import Unavailable
 from livedocs.live.client import Bounds
-from livedocs.live.joins import MOST_PER_CALL, Wish
-from livedocs.model import Role
+from livedocs.live.joins import MOST_PER_CALL, Wish, documents_of
+from livedocs.live.rooms import Membership
+from livedocs.model import Role, Snapshot, Tenant
 
 
 def code(answer, room):
@@ -836,6 +841,22 @@ async def test_a_gap_brings_one_resync_per_room_and_nothing_of_the_room_before_i
     assert bob.outbox.named("$resync") == []
 
 
+async def test_from_a_gap_on_nothing_of_the_room_is_written_though_the_socket_is_busy(stage, settled):
+    room = stage.room()
+    stage.database.grant(room)
+    stage.deliver()
+    alice = stage.client()
+    await stage.join(alice, room)
+    async with alice.busy:
+        stage.lose_the_stream()
+        stage.database.write(room, n=5)
+        stage.deliver()
+        await settled()
+        assert alice.outbox.changes == []
+    await settled()
+    assert [message[1]["reason"] for message in alice.outbox.named("$resync")] == ["history_lost"]
+
+
 async def test_whoever_lost_the_grant_during_a_gap_is_evicted_instead(stage, settled):
     room = stage.room()
     stage.database.grant(room)
@@ -1063,3 +1084,14 @@ async def test_a_pre_image_that_is_missing_counts_as_a_new_grant(stage):
     alice = stage.client()
     assert "resync" not in joined(await stage.join(alice, room, since=start), room)
     assert (await resynced(alice))["reason"] == "access"
+
+
+def test_what_was_encoded_for_one_state_of_a_tenant_is_not_shown_to_who_is_under_another():
+    uuid = UUID(int=1)
+    snapshot = Snapshot(Timestamp(1, 1), {uuid: []}, {uuid: {"notes": [{"n": 1}], "test": [{"n": 2}]}})
+    both = Tenant("acme", "acme_db", {"notes": "_id", "test": "uuid"})
+    shown = []
+    for tenant in (both, replace(both, collections={"notes": "_id"})):
+        membership = Membership(RoomKey("acme", uuid), SimpleNamespace(tenant=tenant), frozenset())
+        shown.append(set(orjson.loads(orjson.dumps(documents_of(snapshot, membership)))))
+    assert shown == [{"notes", "test"}, {"notes"}]

@@ -163,3 +163,25 @@ async def test_documents_keyed_by_id_need_no_memory():
     nameless = event("delete", "text", collection="notes", settled=True)
     assert await rooms(resolver, named, nameless) == [("delete", uuid)]
     assert resolver.take_dropped() == 1
+
+
+async def test_what_is_forgotten_of_one_tenant_is_remembered_of_another():
+    one, other, own = TENANT, Tenant("globex", "globex_db", {"test": "uuid"}), uuid4()
+    resolver = Resolver(Finder())
+    await resolver.resolve([event("insert", 1, uuid=own), event("insert", 1, uuid=own)._replace(tenant=other)])
+    resolver.forget(one.slug)
+    deletes = [event("delete", 1), event("delete", 1)._replace(tenant=other)]
+    assert [change.room.tenant for change in await resolver.resolve(deletes)] == ["globex"]
+    assert resolver.take_dropped() == 1
+
+
+async def test_what_was_looked_up_for_an_earlier_event_gives_way_to_what_a_later_one_says():
+    old, new = uuid4(), uuid4()
+    found = await rooms(
+        Resolver(Finder({1: old})),
+        event("update", 1),
+        event("update", 1, uuid=new, before=old, changed={"uuid": new}),
+        event("update", 1),
+    )
+    assert found[0] == ("update", old)
+    assert found[-1] == ("update", new)

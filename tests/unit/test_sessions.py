@@ -193,6 +193,15 @@ async def test_a_later_end_puts_the_end_off_and_an_earlier_one_brings_it_forward
     assert client.closed == "expired"
 
 
+async def test_an_earlier_end_is_kept_though_the_later_one_was_near_already(watched):
+    client = watched.connect(lasts=55)
+    watched.tokens.answer = replace(client.principal, expires_at=watched.stage.clock.now + timedelta(seconds=33))
+    await watched.pass_time(32)
+    assert client.closed is None
+    await watched.pass_time(2)
+    assert client.closed == "expired"
+
+
 async def test_changed_groups_are_applied_to_every_socket_of_the_token(watched):
     clients = {watched.connect(groups=["staff"]) for _ in range(2)}
     watched.tokens.answer = replace(watched.tokens.answer, groups=frozenset({"guests"}))

@@ -44,7 +44,10 @@ class Answers(asyncio.Protocol):
 
     def ask(self, message: bytes) -> None:
         """Send a question. On a connection that has ended, `read` says so."""
-        if not self._transport.is_closing():
+        if self._transport.is_closing():
+            # It may have ended before this protocol was its own: nobody would say so a second time.
+            self._lost = self._lost or AutoReconnect("connection closed")
+        else:
             self._transport.write(message)
 
     async def read(self) -> bytes:

@@ -175,8 +175,15 @@ class Feed:
             self._listener.gap("event_unreadable")
 
     async def _settle(self, items: Sequence[Change | Unresolved]) -> None:
-        if items:
-            await self._tell(await self._resolve(items))
+        begin = 0
+        for end, item in enumerate(items, 1):
+            if isinstance(item, CollectionGone):
+                # Another collection may stand in its place (`$out`), with other documents of the same `_id`s.
+                await self._tell(await self._resolve(items[begin:end]))
+                self._resolver.forget(item.tenant)
+                begin = end
+        if begin < len(items):
+            await self._tell(await self._resolve(items[begin:]))
 
     def _read(self, events: Sequence[bytes]) -> tuple[list[Change | Unresolved], bool]:
         """What the events mean, and whether one of them could not be read."""

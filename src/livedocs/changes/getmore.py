@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import bson
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
 from pymongo.errors import OperationFailure, ProtocolError
 
 _OP_MSG = 2013
@@ -19,6 +21,11 @@ _OP_MSG = 2013
 _HEADER = struct.Struct("<iiiiIB")
 _PREFIX = struct.Struct("<IB")
 _INT32, _INT64 = struct.Struct("<i").unpack_from, struct.Struct("<q").unpack_from
+
+# A refusal may quote a document, cut off in the middle of a character.
+_LENIENT = CodecOptions(
+    dict, unicode_decode_error_handler="replace", datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
 
 _STRING, _DOCUMENT, _ARRAY = 0x02, 0x03, 0x04
 # Bytes of a value by its BSON type: the types that are in the answer to a command.
@@ -96,13 +103,13 @@ def answer(message: bytes) -> Answer:
             events=_documents(body, cursor["nextBatch"].begin),
             token=body[position.begin + 4 : position.end - 1].decode(),
         )
-    except (struct.error, LookupError, ValueError, TypeError) as error:
+    except (BSONError, struct.error, LookupError, ValueError, TypeError) as error:
         msg = f"not the answer of a server: {error!r}"
         raise ProtocolError(msg) from error
 
 
 def _refuse(body: bytes) -> None:
-    details = bson.decode(body)
+    details = bson.decode(body, codec_options=_LENIENT)
     if details.get("ok") == 1:
         msg = "an answer without a cursor"
         raise ProtocolError(msg)

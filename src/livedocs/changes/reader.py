@@ -9,6 +9,7 @@ the only module of `changes/` that touches PyMongo's private attributes.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -26,6 +27,9 @@ from livedocs import tasks
 from livedocs.changes import getmore
 from livedocs.changes.answers import Answers
 from livedocs.changes.getmore import Answer
+from livedocs.telemetry import get_logger
+
+log = get_logger(__name__)
 
 TESTED = ("4.20.",)
 
@@ -79,7 +83,14 @@ async def open_reader(client: AsyncMongoClient[RawBSONDocument], selection: Sele
     """
     if isinstance(client, AsyncMongoClient) and pymongo.version.startswith(TESTED):
         return await DirectReader.open(client, selection)
+    _warn(pymongo.version)
     return await DriverReader.open(client, selection)
+
+
+@functools.cache
+def _warn(version: str) -> None:
+    """Say it once, however often the stream is opened."""
+    log.warning("the change stream is read the slower way: PyMongo is not a tested version", version=version)
 
 
 _numbers = itertools.count(1)
@@ -92,12 +103,10 @@ class DirectReader:
     than one answer waits to be taken.
     """
 
-    def __init__(
-        self, client: AsyncMongoClient[RawBSONDocument], held: AsyncExitStack, connection: Any, cursor: Any
-    ) -> None:
+    def __init__(self, client: AsyncMongoClient[RawBSONDocument], connection: Any, cursor: Any) -> None:
         self._client = client
         # Gives the connection back.
-        self._held = held
+        self._held = AsyncExitStack()
         self._connection = connection
         self._cursor: int = cursor["id"]
         self._namespace: str = cursor["ns"]
@@ -134,7 +143,9 @@ class DirectReader:
             checkout = await client._conn_for_reads(ReadPreference.PRIMARY, None, "aggregate")  # noqa: SLF001
             connection, preference = await stack.enter_async_context(checkout)
             reply = await connection.command("admin", command, preference, codec_options=client.codec_options)
-            return cls(client, stack.pop_all(), connection, reply["cursor"])
+            opened = cls(client, connection, reply["cursor"])
+            opened._held = stack.pop_all()
+            return opened
 
     async def take(self) -> Answer | None:
         """The next answer, with or without events; None when the server has ended the cursor.
@@ -169,15 +180,18 @@ class DirectReader:
     async def aclose(self) -> None:
         """Give up the cursor and its connection."""
         self._watch.cancel()
-        # An answer may be on its way: nobody else can use this connection.
-        await self._connection.close_conn(None)
-        await self._held.aclose()
-        if self._cursor:
+        try:
+            # An answer may be on its way: nobody else can use this connection.
+            await self._connection.close_conn(None)
+        finally:
+            await self._held.aclose()
+        cursor, self._cursor = self._cursor, 0
+        if cursor:
             database, _, collection = self._namespace.partition(".")
             # Without an answer the server ends it by itself, ten minutes later.
             with suppress(PyMongoError, TimeoutError):
                 async with asyncio.timeout(_CLOSING):
-                    await self._client[database].command({"killCursors": collection, "cursors": [self._cursor]})
+                    await self._client[database].command({"killCursors": collection, "cursors": [cursor]})
 
 
 class DriverReader:

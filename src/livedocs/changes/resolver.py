@@ -55,9 +55,12 @@ class Resolver:
         self._known: OrderedDict[_DocumentKey, UUID | None] = OrderedDict()
         self._dropped = 0
 
-    def forget(self) -> None:
-        """Events were missed: nothing remembered can be trusted."""
-        self._known.clear()
+    def forget(self, tenant: str | None = None) -> None:
+        """Events were missed, of that tenant or of all: nothing remembered of it can be trusted."""
+        if tenant is None:
+            self._known.clear()
+        else:
+            self._known = OrderedDict((key, uuid) for key, uuid in self._known.items() if key[0] != tenant)
 
     def take_dropped(self) -> int:
         """How many changes were dropped since the last call because no UUID could be found."""
