@@ -124,7 +124,7 @@ class Settings(BaseSettings):
         60.0,
         ge=0,
         le=3600,
-        description="How long live sockets stay while the introspection service is out of reach.",
+        description="How long sockets stay, and in `jwt+introspect` signatures count, while the issuer is silent.",
     )
 
     # The stream
@@ -301,6 +301,16 @@ def _url_problem(value: str, *, path_allowed: bool) -> str | None:
     return None
 
 
+def _proxy_problem(network: str) -> str | None:
+    """What is wrong with a network whose word about others is to be believed, or None."""
+    try:
+        everybody = not ipaddress.ip_network(network, strict=False).prefixlen
+    except ValueError:
+        return "is not a list of addresses or networks"
+    # Everybody would choose the address whose limits count.
+    return "must not be everybody" if everybody else None
+
+
 def _client_problem(settings: Settings) -> str | None:
     """What is wrong with the way in which this server proves itself to the issuer, or None."""
     if settings.oauth_client_auth != "private_key_jwt":
@@ -359,35 +369,23 @@ def _missing_extras(settings: Settings) -> list[str]:
 def _unsafe(settings: Settings) -> list[str]:
     """Settings that parse but would put someone at risk."""
     problems = []
-    for name, path_allowed in (
-        ("public_url", False),
-        ("oauth_issuer", True),
-        ("oauth_introspection_url", True),
-        ("oauth_jwks_url", True),
-    ):
+    for name in ("public_url", "oauth_issuer", "oauth_introspection_url", "oauth_jwks_url"):
         value = getattr(settings, name)
-        complaint = _url_problem(value, path_allowed=path_allowed) if value else None
+        complaint = _url_problem(value, path_allowed=name != "public_url") if value else None
         if complaint:
             problems.append(f"{PREFIX}{name.upper()}: {complaint}")
     for origin in settings.allowed_origins:
         complaint = _url_problem(origin, path_allowed=False)
         if complaint or origin.endswith("/"):
             problems.append(f"{PREFIX}ALLOWED_ORIGINS: {complaint or 'an origin has no path'}")
-    for proxy in settings.trusted_proxies:
-        try:
-            ipaddress.ip_network(proxy, strict=False)
-        except ValueError:
-            problems.append(f"{PREFIX}TRUSTED_PROXIES: is not a list of addresses or networks")
+    found = filter(None, map(_proxy_problem, settings.trusted_proxies))
+    problems += [f"{PREFIX}TRUSTED_PROXIES: {complaint}" for complaint in found]
     problems += [
         f"{PREFIX}{name.upper()}: is empty"
         for name in ("oauth_client_id", "oauth_audience", "oauth_issuer", "control_database")
         if not getattr(settings, name).strip()
     ]
-    problems += [
-        f"{PREFIX}{name.upper()}: is empty"
-        for name in ("mongodb_uri",)
-        if not getattr(settings, name).get_secret_value().strip()
-    ]
+    problems += [] if settings.mongodb_uri.get_secret_value().strip() else [f"{PREFIX}MONGODB_URI: is empty"]
     if not settings.oauth_algorithms or not ASYMMETRIC.issuperset(settings.oauth_algorithms):
         problems.append(f"{PREFIX}OAUTH_ALGORITHMS: must be one or more of {' '.join(sorted(ASYMMETRIC))}")
     client_problem = _client_problem(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import Counter
 from datetime import timedelta
 from urllib.parse import parse_qs
 
@@ -92,6 +93,14 @@ async def test_the_question_is_a_form_posted_with_form_encoded_basic_credentials
         ({"scope": ["livedocs:admin"]}, "scope"),
         ({"token_type": "DPoP"}, "token_type"),
         ({"token_type": "refresh_token"}, "token_type"),
+        # A refresh token, which some services introspect as well and call a bearer token.
+        ({"token_use": "refresh_token"}, "token_type"),
+        ({"token_use": "id"}, "token_type"),
+        ({"token_use": 7}, "token_type"),
+        ({"token_use": ["access"]}, "token_type"),
+        ({"typ": "Refresh"}, "token_type"),
+        ({"typ": "Offline"}, "token_type"),
+        ({"typ": "ID"}, "token_type"),
     ],
 )
 async def test_an_answer_that_is_not_a_clear_yes_for_us_is_a_no(
@@ -110,6 +119,9 @@ async def test_an_answer_that_is_not_a_clear_yes_for_us_is_a_no(
         {"scope": None},
         {"aud": ["another", "livedocs"]},
         {"token_type": "bearer"},
+        {"token_use": "access_token"},
+        {"token_use": "access"},
+        {"typ": "Bearer"},
         {"username": None, "name": None},
     ],
 )
@@ -129,7 +141,8 @@ async def test_a_clock_a_little_behind_takes_a_token_of_this_second(introspector
     ("changes", "subject"),
     [
         ({"sub": "acme-service", "client_id": "acme-service"}, "client:acme-service"),
-        ({"sub": None, "client_id": "acme-service"}, "client:acme-service"),
+        ({"sub": None, "username": None, "client_id": "acme-service"}, "client:acme-service"),
+        ({"sub": None, "username": "acme-service", "client_id": "acme-service"}, "client:acme-service"),
         ({"sub": "acme-service", "client_id": "livedocs"}, "user:acme-service"),
         ({"sub": "alice", "client_id": "livedocs-cli"}, "user:alice"),
         ({"sub": "livedocs", "client_id": "livedocs"}, "user:livedocs"),
@@ -141,6 +154,32 @@ async def test_a_service_and_a_user_of_one_name_are_different_subjects(
 ):
     introspection.respond(json=active(**changes))
     assert (await introspector.principal(TOKEN)).subject == subject
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({}, {"sub": 7}),
+        ({}, {"sub": ["alice"]}),
+        ({}, {"sub": None, "username": "Alice"}),
+        ({"oauth_subject_claim": "email"}, {"sub": "alice"}),
+        ({"oauth_subject_claim": "email"}, {"sub": "alice", "email": 7}),
+        ({"oauth_subject_claim": "email"}, {"sub": None, "username": None, "email": {"address": "alice"}}),
+    ],
+    ids=[
+        "a-number",
+        "a-list",
+        "a-user-name-alone",
+        "without-the-claim",
+        "a-number-in-the-claim",
+        "an-object-in-the-claim",
+    ],
+)
+async def test_a_user_who_is_named_in_another_way_than_expected_is_not_taken_for_the_client(
+    start_introspector, introspection, active, settings, changes
+):
+    introspection.respond(json=active(client_id="acme-service", **changes))
+    assert await refusal(start_introspector(**settings)) == "subject"
 
 
 async def test_claims_are_found_where_the_settings_say(start_introspector, introspection, active):
@@ -338,6 +377,36 @@ async def test_made_up_tokens_push_out_no_good_one(start_introspector, introspec
     assert introspection.call_count == calls
 
 
+async def test_a_flood_of_made_up_tokens_leaves_connections_to_ask_about_those_of_live_sockets(
+    start_introspector, introspection, active
+):
+    # The last ones of the flood wait for a second, the first ones would be given up on after two.
+    introspector = start_introspector(oauth_timeout=2)
+    asked, flying, most, go_on = asyncio.Event(), 0, 0, asyncio.Event()
+
+    async def answer(request):
+        nonlocal flying, most
+        if parse_qs(request.content.decode())["token"] == ["a-live-one"]:
+            return httpx.Response(200, json=active())
+        flying += 1
+        most = max(most, flying)
+        asked.set()
+        await go_on.wait()
+        flying -= 1
+        return httpx.Response(200, json={"active": False})
+
+    introspection.mock(side_effect=answer)
+    flood = [asyncio.create_task(introspector.principal(f"made-up-{number}")) for number in range(100)]
+    await asyncio.wait_for(asked.wait(), 5)
+    assert (await introspector.principal("a-live-one", fresh=True)).subject == "user:alice"
+    # Those in the air are refused, those that had no turn in time are told to come back.
+    await asyncio.wait(flood[-1:], timeout=5)
+    go_on.set()
+    outcomes = await asyncio.gather(*flood, return_exceptions=True)
+    assert most == 40
+    assert Counter(type(outcome) for outcome in outcomes) == {InvalidToken: 40, AuthUnavailable: 60}
+
+
 async def test_a_thousand_made_up_tokens_leave_a_bounded_memory(start_introspector, introspection, monkeypatch):
     monkeypatch.setattr("livedocs.access.introspection._REMEMBERED", 10)
     introspector = start_introspector()
@@ -417,14 +486,19 @@ async def test_a_caller_that_gives_up_does_not_take_the_answer_from_the_others(
         await leaver
 
 
-async def test_forgetting_makes_the_next_request_ask(introspector, introspection, active):
-    introspection.side_effect = [
-        httpx.Response(200, json=active()),
-        httpx.Response(200, json={"active": False}),
-    ]
+async def test_a_logged_out_token_is_of_no_use_although_the_service_never_heard_of_it(
+    introspector, introspection, active, clock
+):
+    introspection.respond(json=active(exp=clock.stamp(7 * 86400)))
     await introspector.principal(TOKEN)
     introspector.forget(token_id(TOKEN))
-    assert await refusal(introspector) == "inactive"
+    clock.forward(2 * 86400)
+    for options in ({}, {"fresh": True}):
+        with pytest.raises(InvalidToken) as refused:
+            await introspector.principal(TOKEN, **options)
+        assert refused.value.data["reason"] == "ended"
+    assert introspection.call_count == 1
+    assert await introspector.principal("another")
 
 
 async def test_an_answer_from_before_a_logout_lets_nobody_in_after_it(introspector, introspection, active):
@@ -435,7 +509,7 @@ async def test_an_answer_from_before_a_logout_lets_nobody_in_after_it(introspect
     held.answer.set()
     with pytest.raises(InvalidToken):
         await handshake
-    assert await refusal(introspector) == "inactive"
+    assert await refusal(introspector) == "ended"
 
 
 async def test_closing_ends_the_calls_in_the_air(start_introspector, introspection, active):

@@ -347,7 +347,12 @@ async def test_a_withdrawn_key_is_not_used_for_ever(start, claims, keys, clock):
     clock.forward(601)
     # This one makes it known; the next ones are checked with what is in force.
     assert await understands.principal(sign(claims()))
-    await understands._keys._fetches.share("", understands._keys._fetch)
+    async with asyncio.timeout(5):
+        while keys.call_count < 2:
+            await asyncio.sleep(0.01)
+        with pytest.raises(InvalidToken):
+            while await understands.principal(sign(claims())):
+                await asyncio.sleep(0.01)
     assert await refusal(understands, sign(claims())) == "key"
 
 
@@ -370,6 +375,18 @@ async def test_a_logged_out_token_is_of_no_use_although_its_signature_is_good(st
     assert await understands.principal(token)
     understands.forget(token_id(token))
     assert await refusal(understands, token) == "ended"
+
+
+async def test_a_logged_out_token_stays_so_however_long_it_would_have_lived(start, claims, clock):
+    understands, token = start(), sign(claims(exp=clock.stamp(7 * 86400)))
+    understands.forget(token_id(token))
+    clock.forward(2 * 86400)
+    assert await refusal(understands, token) == "ended"
+
+
+async def test_a_user_whom_the_expected_claim_does_not_name_is_not_taken_for_the_client(start, claims):
+    understands = start(oauth_subject_claim="email")
+    assert await refusal(understands, sign(claims(client_id="acme-service"))) == "subject"
 
 
 async def test_checks_are_counted_by_result(start, claims, metrics):
@@ -447,6 +464,27 @@ async def test_with_both_two_words_that_contradict_each_other_are_neither_believ
     assert await refusal(understands, token, fresh=True) == "subject"
     introspection.respond(json=active(sub="root"))
     assert await refusal(understands, sign(claims(jti="t2")), fresh=True) == "subject"
+
+
+async def test_with_both_a_signature_is_enough_for_the_grace_only_while_the_issuer_does_not_answer(
+    start, claims, introspection, active, clock
+):
+    introspection.respond(503)
+    understands, token = start("jwt+introspect", auth_grace=60), sign(claims())
+    for calls in range(1, 3):
+        assert await understands.principal(token)
+        await asked(introspection, calls)
+        clock.forward(30)
+    # Revoked or not, who could say?
+    with pytest.raises(AuthUnavailable):
+        await understands.principal(token)
+    # Heard of again, it has as long again.
+    clock.forward(20)
+    introspection.respond(json=active())
+    assert await understands.principal(token)
+    introspection.respond(503)
+    clock.forward(31)
+    assert await understands.principal(token)
 
 
 async def test_with_both_a_bad_signature_is_never_asked_about(start, claims, introspection):

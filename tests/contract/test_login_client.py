@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import time
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from livedocs.access.attempt import Seal
 from livedocs.access.issuer import Issuer
 from livedocs.access.oauth import LoginClient
 from livedocs.errors import AuthUnavailable, InvalidToken, LoginFailed, TokenTooLarge
@@ -252,6 +254,17 @@ async def test_an_altered_attempt_is_refused(login, depart):
     assert await failure(login, trip.back(), base64.urlsafe_b64encode(raw).decode()) == "attempt"
 
 
+def test_a_guess_at_the_secret_that_seals_attempts_is_expensive():
+    """Whoever begins a login has something to try guesses on."""
+
+    def guess():
+        begun = time.process_time()
+        Seal(b"a guess")
+        return time.process_time() - begun
+
+    assert min(guess() for _ in range(5)) > 0.005
+
+
 async def test_an_attempt_ends_after_ten_minutes(login, depart, clock):
     trip = await depart()
     clock.forward(600)
@@ -382,6 +395,7 @@ async def test_a_provider_may_give_no_refresh_token(login, depart, token_endpoin
         {"nonce": "another"},
         {"nonce": None},
         {"nonce": 7},
+        {"nonce": "\ud800"},
         {"sub": None},
         {"sub": ""},
         {"exp": None},
@@ -554,6 +568,78 @@ async def test_a_refresh_that_failed_is_not_remembered(login, token_endpoint):
 
 
 # Revocation and the end
+
+
+async def over(login, refresh_token):
+    with pytest.raises(InvalidToken):
+        await login.refresh(refresh_token)
+
+
+async def test_a_session_that_is_renewed_while_somebody_logs_out_is_over(login, token_endpoint):
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_request):
+        asked.set()
+        await go_on.wait()
+        return renewed(1)
+
+    token_endpoint.mock(side_effect=slow)
+    tab = asyncio.create_task(login.refresh("refresh-0"))
+    await asyncio.wait_for(asked.wait(), 5)
+    logout = asyncio.create_task(login.end("refresh-0"))
+    go_on.set()
+    # What the provider has given meanwhile is for the logout to revoke, and for nobody else.
+    [successor] = await logout
+    assert (successor.access_token, successor.refresh_token) == ("access-1", "refresh-1")
+    with pytest.raises(InvalidToken):
+        await tab
+    await over(login, "refresh-0")
+    await over(login, "refresh-1")
+    assert token_endpoint.call_count == 1
+
+
+async def test_what_a_session_was_renewed_to_within_seconds_ends_with_it_and_older_tabs_get_nothing(
+    login, token_endpoint
+):
+    token_endpoint.mock(side_effect=[renewed(1), renewed(2)])
+    await login.refresh("refresh-0")
+    await login.refresh("refresh-1")
+    ended = await login.end("refresh-0")
+    assert [tokens.access_token for tokens in ended] == ["access-1", "access-2"]
+    for number in range(3):
+        await over(login, f"refresh-{number}")
+    assert token_endpoint.call_count == 2
+    assert await login.end("refresh-0") == []
+
+
+async def test_a_tab_that_is_late_gets_no_tokens_of_a_session_that_has_ended(login, token_endpoint):
+    token_endpoint.mock(side_effect=[renewed(1)])
+    await login.refresh("refresh-0")
+    assert await login.end("refresh-1") == []
+    await over(login, "refresh-0")
+
+
+async def test_a_session_without_rotation_is_over_too(login, token_endpoint):
+    token_endpoint.respond(json={"access_token": "access-1", "token_type": "Bearer"})
+    await login.refresh("refresh-0")
+    assert [tokens.access_token for tokens in await login.end("refresh-0")] == ["access-1"]
+    await over(login, "refresh-0")
+    assert token_endpoint.call_count == 1
+
+
+async def test_a_refresh_that_hangs_holds_a_logout_up_for_the_time_limit_only(login, token_endpoint):
+    asked = asyncio.Event()
+
+    async def hang(_request):
+        asked.set()
+        await asyncio.Event().wait()
+
+    token_endpoint.mock(side_effect=hang)
+    tab = asyncio.create_task(login.refresh("refresh-0"))
+    await asyncio.wait_for(asked.wait(), 5)
+    assert await asyncio.wait_for(login.end("refresh-0"), 5) == []
+    with pytest.raises((InvalidToken, AuthUnavailable)):
+        await tab
 
 
 async def test_logging_out_revokes_the_refresh_token_first_then_the_access_token(login, revocation):

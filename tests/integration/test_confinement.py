@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
 
 from livedocs.errors import InvalidSubject, NotFound, UnknownCollection
+from livedocs.http.roster import NoRoster
+from livedocs.model import Role
+from livedocs.store.inquiries import Answer as Holding
+from livedocs.store.inquiries import Session
+from livedocs.store.processes import Process
 from livedocs.store.tenants import TenantDirectory, Tenants
 
 SERVICE = "acme.$crm/1"
@@ -173,6 +179,73 @@ async def test_it_administers_no_tenant_for_it_could_free_itself(confined):
     for method, path in (("GET", ""), ("GET", "/acme"), ("DELETE", f"/acme/services/{quote(SERVICE, safe='')}")):
         answer = await service.request(method, f"/v1/admin/tenants{path}")
         assert (answer.status, answer.code) == (403, "forbidden")
+
+
+WHOLE_TENANT = {
+    ("GET", "/v1/admin/sessions"): 200,
+    ("DELETE", "/v1/admin/sessions"): 200,
+    ("DELETE", "/v1/admin/sessions/<sid>"): 404,
+    ("GET", "/v1/admin/audit"): 200,
+    ("GET", "/v1/grants"): 200,
+}
+
+
+def test_every_route_about_the_whole_tenant_is_tried(confined):
+    routes = {
+        (method, rule.rule)
+        for rule in confined.app.url_map.iter_rules()
+        if rule.endpoint.startswith("admin.") or rule.rule == "/v1/grants"
+        for method in rule.methods - {"OPTIONS", "HEAD"}
+    }
+    assert routes == WHOLE_TENANT.keys()
+
+
+@pytest.mark.parametrize(("method", "path"), WHOLE_TENANT, ids=lambda part: re.sub(r"\W+", "-", part))
+async def test_what_concerns_the_whole_tenant_is_not_for_it_even_with_an_administrators_scope(
+    registry, start_api, method, path
+):
+    """Who is connected from where, and who did what, says much of the collections that it must not see."""
+    await registry.confine("acme", SERVICE, ["notes"])
+    try:
+        noted = []
+        confined = await start_api(services={"note": lambda actor, entry: noted.append((actor.subject, entry))})
+        target = path.replace("<sid>", "a" * 32) + "?subject=user:alice"
+        answer = await confined.someone(WHO, scope="livedocs:admin").request(method, target)
+        assert (answer.status, answer.code) == (403, "forbidden")
+        if path.startswith("/v1/admin"):
+            [(actor, entry)] = noted
+            assert (actor, entry.action, entry.detail["code"]) == (WHO, "admin.refused", "forbidden")
+        # Its own grants are its own, and others administer as ever.
+        own = f"/v1/grants?subject={quote(WHO, safe='')}"
+        assert (await confined.service(WHO).get(own)).status == 200
+        unconfined = confined.someone("client:acme-other", scope="livedocs:admin")
+        assert (await unconfined.request(method, target)).status == WHOLE_TENANT[method, path]
+    finally:
+        await registry.release("acme", SERVICE)
+
+
+async def test_an_explanation_shows_it_nobodys_address(registry, start_api):
+    uuid, now = uuid4(), datetime.now(UTC)
+    socket = Session(
+        *("sid", "user:alice", "Alice", frozenset(), "web", "192.0.2.1", now.timestamp(), now),
+        room_count=1,
+        rooms={uuid: Role.READER},
+    )
+
+    class Connected(NoRoster):
+        async def ask(self, question):
+            return [(Process("p", "host", 1, ""), Holding((socket,), 1))], ()
+
+    await registry.confine("acme", SERVICE, ["notes"])
+    try:
+        api = await start_api(services={"roster": Connected()})
+        shown = {"subject", "since", "role"}
+        for who, members in ((WHO, shown), ("client:acme-other", shown | {"sid", "address"})):
+            admin = api.someone(who, scope="livedocs:admin")
+            answer = await admin.get(f"/v1/grants/{uuid}/explain?subject=user:alice")
+            assert [set(held) for held in answer.json["sockets"]["held"]] == [members]
+    finally:
+        await registry.release("acme", SERVICE)
 
 
 async def test_confining_and_releasing_over_http_is_shown_checked_and_audited(api, registry, control):

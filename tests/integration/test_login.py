@@ -289,9 +289,10 @@ async def test_another_browser_cannot_finish_the_login(browser, site):
     back = await browser.way_back()
     stranger = Browser(site)
     await stranger.get("/auth/login")
-    for one in (Browser(site), stranger):
+    for one, reason in ((Browser(site), "attempt"), (stranger, "state")):
         response = await one.get(back)
         assert (response.status_code, await code_of(response)) == (400, "login_failed")
+        assert (await response.get_json(force=True))["reason"] == reason
         assert not one.cookies
 
 
@@ -491,6 +492,82 @@ async def test_a_logout_takes_the_word_back_for_every_token_that_a_socket_of_the
     site.ended_with_the_login = [token_id(older)]
     assert (await browser.post("/auth/logout")).status_code == 200
     assert site.introspector.known(token_id(older)) is None
+
+
+@pytest.mark.parametrize("stage", ["at the provider", "behind it"], ids=lambda stage: stage.replace(" ", "-"))
+async def test_a_logout_in_the_midst_of_another_tabs_refresh_is_one(browser, site, monkeypatch, stage):
+    await browser.log_in()
+    tab = Browser(site)
+    tab.cookies = dict(browser.cookies)
+    reached, go_on, given, revoked = asyncio.Event(), asyncio.Event(), [], set()
+    post, principal, end = site.issuer.post, site.introspector.principal, site.login.end
+
+    async def slow_post(url, form, **options):
+        answer = await post(url, form, **options)
+        if url.endswith("/revoke"):
+            revoked.update(parse_qs(form)["token"])
+        if url.endswith("/token"):
+            given.append(answer.body)
+            reached.set()
+            if stage == "at the provider":
+                await go_on.wait()
+        return answer
+
+    async def slow_principal(token, *, fresh=False):
+        found = await principal(token, fresh=fresh)
+        if fresh:
+            await go_on.wait()
+        return found
+
+    async def ending(token):
+        if stage == "at the provider":
+            go_on.set()
+        return await end(token)
+
+    monkeypatch.setattr(site.issuer, "post", slow_post)
+    monkeypatch.setattr(site.introspector, "principal", slow_principal)
+    monkeypatch.setattr(site.login, "end", ending)
+    refreshing = asyncio.create_task(tab.post("/auth/refresh"))
+    await asyncio.wait_for(reached.wait(), 5)
+    assert (await asyncio.wait_for(browser.post("/auth/logout"), 10)).status_code == 200
+    go_on.set()
+    refreshed = await asyncio.wait_for(refreshing, 5)
+    assert (refreshed.status_code, await code_of(refreshed)) == (401, "invalid_token")
+    # Neither has the browser got a session back, nor is one left over at the provider.
+    assert not tab.cookies
+    assert not browser.cookies
+    [tokens] = given
+    assert {tokens["access_token"], tokens["refresh_token"]} < revoked
+    with pytest.raises(InvalidToken):
+        await principal(tokens["access_token"], fresh=True)
+    site.clock.ahead = timedelta(seconds=11)
+    with pytest.raises(InvalidToken):
+        await site.login.refresh(tokens["refresh_token"])
+
+
+async def test_a_logout_takes_back_the_word_for_tokens_that_may_be_good_and_for_no_made_up_ones(
+    browser, site, oauth, monkeypatch
+):
+    """Else a flood of made-up ones would push those out that are remembered as logged out."""
+    forgotten = []
+    monkeypatch.setattr(site.introspector, "forget", forgotten.append)
+    for made_up in ("abc", "a b", "x" * 5000):
+        browser.cookies = {"livedocs_token": made_up}
+        assert (await browser.post("/auth/logout")).status_code == 200
+    assert forgotten == []
+    await browser.log_in()
+    good = token_id(browser.cookies["livedocs_token"])
+    assert (await browser.post("/auth/logout")).status_code == 200
+    assert forgotten == [good]
+    # Nobody can say: then it may be one.
+    async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as controls:
+        (await controls.post("/dev/faults", json={"introspection": "error"})).raise_for_status()
+        try:
+            browser.cookies = {"livedocs_token": "unknown"}
+            assert (await browser.post("/auth/logout")).status_code == 200
+        finally:
+            (await controls.delete("/dev/faults")).raise_for_status()
+    assert forgotten == [good, token_id("unknown")]
 
 
 async def test_every_login_has_a_name_of_its_own_and_one_from_before_there_were_names_gets_it_later(browser):

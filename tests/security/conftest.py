@@ -90,10 +90,16 @@ async def wire(server: Any) -> AsyncIterator[Callable[..., Awaitable[Wire]]]:
     opened: list[Wire] = []
 
     async def open_(
-        user: str | None = None, connect: str | None = None, *, at: Any = None, source: str | None = None
+        user: str | None = None,
+        connect: str | None = None,
+        *,
+        at: Any = None,
+        source: str | None = None,
+        token: str | None = None,
     ) -> Wire:
         to = at or server
-        headers = {"Authorization": f"Bearer {to.token(user)}"} if user else {}
+        token = to.token(user) if user else token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         made = await handshake(to.port, headers, source=source)
         opened.append(made)
         if made.status == 101:

@@ -76,6 +76,18 @@ async def test_line_27_handshakes_past_the_limit_are_refused_before_they_cost_an
     assert 0 < told["retry_after_ms"] <= 10_000
 
 
+async def test_line_27_an_addresss_handshakes_are_counted_before_anybody_is_asked_about_its_tokens(
+    start_server, wire, look
+):
+    server = start_server(limit_burst=1, limit_handshakes_per_address=5)
+    asked = look(server).metric
+    before = await asked("livedocs_introspections_total{")
+    made = [await wire(at=server, token=f"made-up-{number}") for number in range(30)]
+    statuses = Counter(one.status for one in made)
+    assert statuses.keys() == {401, 429}
+    assert await asked("livedocs_introspections_total{") - before == statuses[401]
+
+
 async def test_line_27_joins_and_events_past_the_limit_are_refused_with_the_time_to_wait(strict, wire):
     made = await wire("carol", "40", at=strict)
     uuids = [str(uuid4()) for _ in range(10)]

@@ -254,6 +254,15 @@ async def test_line_09_an_evicted_socket_has_no_transport_left_on_which_to_conne
     await seen.until(freed)
 
 
+async def test_line_09_a_second_connect_is_the_end_of_the_transport(server, wire):
+    """Each CONNECT is authenticated, and this one would bring the first handshake's credential again."""
+    made = await wire("alice", "40")
+    await made.send("40")
+    rest = await made.rest()
+    assert b"40{" not in rest
+    assert rest.endswith(b"\x88\x02\x03\xea")
+
+
 async def test_line_09_whoever_is_evicted_loses_the_transport_at_once_without_having_to_say_a_word(
     server, wire, look
 ):

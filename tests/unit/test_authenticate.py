@@ -10,6 +10,7 @@ from livedocs.errors import InvalidToken, MultipleCredentials, TenantSuspended, 
 from livedocs.model import Tenant
 
 ACME = Tenant("acme", "livedocs_acme", {})
+UMBRELLA = Tenant("umbrella", "livedocs_umbrella", {})
 
 
 class KnownTokens:
@@ -41,13 +42,13 @@ class KnownTokens:
 
 @pytest.fixture
 def tokens():
-    return KnownTokens(good="acme", stranger="initech", late="globex")
+    return KnownTokens(good="acme", other="umbrella", stranger="initech", late="globex")
 
 
 @pytest.fixture
 def authenticator(tokens):
-    tenants = {"acme": ACME, "globex": Tenant("globex", "livedocs_globex", {}, status="suspended")}
-    return Authenticator(tokens, tenants, secure=False)
+    late = Tenant("globex", "livedocs_globex", {}, status="suspended")
+    return Authenticator(tokens, {"acme": ACME, "umbrella": UMBRELLA, "globex": late}, secure=False)
 
 
 async def test_a_request_is_its_tokens_principal_and_that_tokens_tenant(authenticator):
@@ -61,9 +62,14 @@ async def test_a_request_without_a_credential_is_nobodys(authenticator, tokens):
 
 
 async def test_the_tenant_comes_from_the_token_whatever_the_request_says(authenticator):
-    headers = [(b"authorization", b"Bearer good"), (b"x-tenant", b"globex"), (b"host", b"globex.localhost")]
-    _, tenant, _ = await authenticator.request(headers)
-    assert tenant is ACME
+    for token, own, another in ((b"good", ACME, b"umbrella"), (b"other", UMBRELLA, b"acme")):
+        headers = [
+            (b"authorization", b"Bearer " + token),
+            (b"x-tenant", another),
+            (b"host", another + b".localhost"),
+        ]
+        _, tenant, _ = await authenticator.request(headers)
+        assert tenant is own
 
 
 async def test_a_tenant_that_is_not_registered_or_is_suspended_gets_nobody_in(authenticator):

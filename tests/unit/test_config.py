@@ -57,6 +57,8 @@ def test_variables_of_the_client_commands_are_let_be():
         ("ALLOWED_ORIGINS", "https://a.example/"),
         ("ALLOWED_ORIGINS", "*"),
         ("TRUSTED_PROXIES", "proxy.example"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8 0.0.0.0/0"),
+        ("TRUSTED_PROXIES", "::/0"),
         ("OAUTH_CLIENT_SECRET", " "),
         ("MONGODB_URI", ""),
         ("OAUTH_AUDIENCE", ""),

@@ -16,8 +16,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 LIFETIME = timedelta(minutes=10)
 """How long a login may take; the cookie lives as long."""
@@ -75,10 +74,14 @@ def local_path(text: str | None) -> str:
 
 
 class Seal:
-    """Encrypts and authenticates attempts: AES-256-GCM, the key from the client's secret by HKDF (RFC 5869)."""
+    """Encrypts and authenticates attempts: AES-256-GCM, the key from the client's secret by scrypt (RFC 7914).
+
+    Everybody can have an attempt sealed, and try at home which secret opens it. So a guess is made to cost memory
+    and time, for the sake of a secret that somebody has thought up.
+    """
 
     def __init__(self, secret: bytes) -> None:
-        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(secret)
+        key = Scrypt(salt=_PURPOSE, length=32, n=2**14, r=8, p=1).derive(secret)
         self._cipher = AESGCM(key)
 
     def close(self, attempt: Attempt) -> str:

@@ -24,7 +24,7 @@ class Tokens(Protocol):
         """Who a token speaks for; raises InvalidToken or AuthUnavailable."""
 
     def forget(self, token_id: str) -> None:
-        """Remember nothing of that token."""
+        """Take that token for ended; after a logout."""
 
 
 class Authenticator:
@@ -71,5 +71,5 @@ class Authenticator:
         return principal, tenant, credential
 
     def forget(self, token_id: str) -> None:
-        """Remember nothing of a token; after a logout."""
+        """Take a token for ended, as its owner has logged out."""
         self._tokens.forget(token_id)

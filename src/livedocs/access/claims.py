@@ -30,6 +30,8 @@ Reason = Literal[
     "subject",
     "groups",
     "scope",
+    # Logged out here.
+    "ended",
     # Of tokens that are checked here (jwt_tokens.py).
     "malformed",
     "type",
@@ -38,12 +40,14 @@ Reason = Literal[
     "signature",
     "claims",
     "iat",
-    "ended",
 ]
 
 # Clocks differ by a little, and a token that was issued this second must not be refused for it.
 SKEW = timedelta(seconds=5)
 _NAME_LENGTH = 200
+# What services that vouch for other tokens as well call them (`token_use` and `typ` are members of their own).
+_ACCESS = frozenset({"access", "access_token"})
+_OTHERS = frozenset({"refresh", "refresh_token", "offline", "id", "id_token"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,9 @@ def _addressee(answer: Mapping[str, Any], expected: Expectations) -> Reason | No
     kind = answer.get("token_type", "Bearer")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         return "token_type"
+    # RFC 7662 is for refresh tokens too: one that lives for months is no access token, though it is active.
+    if str(answer.get("token_use", "access")) not in _ACCESS or str(answer.get("typ", "")).lower() in _OTHERS:
+        return "token_type"
     # The same of a token bound to a client certificate or key (RFC 8705, 3.1; RFC 7800).
     if answer.get("cnf") is not None:
         return "bound"
@@ -161,11 +168,14 @@ def _subject(answer: Mapping[str, Any], expected: Expectations) -> str | None:
     """`client:<client_id>` when the token speaks for a program, else `user:<sub>`.
 
     A provider gives a client's own token the client id as its `sub`, or none. The prefix keeps a user who picked a
-    service's name from being taken for it.
+    service's name from being taken for it. A token that names somebody in another way than the settings expect (a
+    number as its `sub`, a `username` alone) is nobody's: else every user of a client would be that client.
     """
     client_id = _text(answer.get("client_id"))
-    person = _text(claim(answer, expected.subject_claim))
-    own_token = client_id is not None and (person is None or client_id in (person, answer.get("sub")))
+    named, sub, username = claim(answer, expected.subject_claim), answer.get("sub"), answer.get("username")
+    person = _text(named)
+    nameless = all(value in (None, "", client_id) for value in (named, sub, username))
+    own_token = client_id is not None and (nameless or client_id in (person, sub))
     if own_token and client_id != expected.login_client:
         subject = f"client:{client_id}"
     elif person is not None:
@@ -213,7 +223,7 @@ def _text(value: object) -> str | None:
 
 def instant(value: object) -> datetime | None:
     """The moment of a NumericDate (RFC 7519, 2), rounded down; None when it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         return datetime.fromtimestamp(math.floor(value), UTC)

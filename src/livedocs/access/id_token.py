@@ -58,7 +58,7 @@ def claims_problem(
         return "authorized party"
     given = claims.get("nonce")
     # The nonce ties the token to this browser's attempt: a stolen code brings a token of another one.
-    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
+    if not isinstance(given, str) or not hmac.compare_digest(given.encode(errors="replace"), nonce.encode()):
         return "nonce"
     if not isinstance(claims.get("sub"), str) or not claims["sub"]:
         return "subject"

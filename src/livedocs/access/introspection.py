@@ -19,7 +19,7 @@ from livedocs.access.claims import Expectations, Refused, is_answer, judge
 from livedocs.access.credentials import well_formed
 from livedocs.access.flights import Flights
 from livedocs.access.issuer import Answer, Issuer
-from livedocs.access.memory import Memory
+from livedocs.access.memory import ALWAYS, Memory
 from livedocs.access.principal import Principal
 from livedocs.config import Settings
 from livedocs.errors import AuthUnavailable, InvalidToken
@@ -84,6 +84,8 @@ class Introspector:
         # Two memories, so that a flood of made-up tokens pushes out no good one.
         self._principals: Memory[Principal] = Memory(_REMEMBERED)
         self._refusals: Memory[Refused] = Memory(_REMEMBERED)
+        # Logged out here: whether the service could be told so or not.
+        self._ended: Memory[bool] = Memory(_REMEMBERED)
         self._readiness: Memory[bool] = Memory(1)
 
     async def principal(self, token: str, *, fresh: bool = False) -> Principal:
@@ -91,7 +93,7 @@ class Introspector:
 
         Args:
             token: as the client sent it.
-            fresh: ask the service, whatever is remembered.
+            fresh: ask the service, whatever is remembered. For tokens that it has given to us, or vouched for.
 
         Raises:
             InvalidToken: inactive, expired, malformed, or not meant for this server; `reason` says which.
@@ -100,9 +102,11 @@ class Introspector:
         if not well_formed(token):
             raise InvalidToken
         identifier = token_id(token)
-        verdict: Verdict | None = None if fresh else self._remembered(identifier)
+        verdict = self._refused_here(identifier) or (None if fresh else self._remembered(identifier))
         if verdict is None:
-            verdict = await self._calls.share(identifier, lambda: self._look(token, identifier))
+            verdict = await self._calls.share(identifier, lambda: self._look(token, identifier, fresh=fresh))
+            # Its owner may have logged out while it was asked about.
+            verdict = self._refused_here(identifier) or verdict
         match verdict:
             case Principal():
                 return verdict
@@ -121,28 +125,34 @@ class Introspector:
         return known if known is not None else await self._probes.share("", self._probe)
 
     def forget(self, token_id: str) -> None:
-        """Remember nothing of a token, not even the answer that is on its way; after a logout."""
+        """Take a token for ended, as its owner has logged out; not made-up ones, they would push out others.
+
+        Not even the answer that is on its way counts, nor any later one: the service may have been out of reach.
+        """
         self._principals.drop(token_id)
         self._refusals.drop(token_id)
         self._calls.detach(token_id)
+        self._ended.put(token_id, value=True, until=ALWAYS)
 
     async def aclose(self) -> None:
         """End the calls in the air. The issuer is closed by its owner."""
         await self._calls.aclose()
         await self._probes.aclose()
 
+    def _refused_here(self, identifier: str) -> Verdict | None:
+        return Refused("ended") if self._ended.get(identifier, self._now()) else None
+
     def _remembered(self, identifier: str) -> Principal | Refused | None:
         now = self._now()
         return self._principals.get(identifier, now) or self._refusals.get(identifier, now)
 
-    async def _look(self, token: str, identifier: str) -> Verdict:
+    async def _look(self, token: str, identifier: str, *, fresh: bool) -> Verdict:
         # Counted from here: a revocation while the answer is on its way must not be hidden for longer than stated.
         asked_at = self._now()
-        verdict = await self._ask(token, identifier)
-        if not self._calls.is_current(identifier):
-            # Logged out meanwhile; the answer may be from before that.
-            return await self._calls.share(identifier, lambda: self._look(token, identifier))
-        self._remember(identifier, verdict, asked_at)
+        verdict = await self._ask(token, identifier, fresh=fresh)
+        # Else its owner has logged out meanwhile: nothing of it is to be remembered.
+        if self._calls.is_current(identifier):
+            self._remember(identifier, verdict, asked_at)
         return verdict
 
     def _remember(self, identifier: str, verdict: Verdict, asked_at: datetime) -> None:
@@ -153,12 +163,12 @@ class Introspector:
             self._principals.drop(identifier)
             self._refusals.put(identifier, verdict, asked_at + self._no_for)
 
-    async def _ask(self, token: str, identifier: str) -> Verdict:
+    async def _ask(self, token: str, identifier: str, *, fresh: bool) -> Verdict:
         now = self._now()
         if not self._breaker.allows(now):
             self._metrics.introspections.labels(result="not_asked").inc()
             return Unreachable("breaker", retry_after=self._breaker.wait(now))
-        body = await self._call(token)
+        body = await self._call(token, vouched=fresh)
         if isinstance(body, Unreachable):
             self._metrics.introspections.labels(result=body.reason).inc()
             return body
@@ -172,15 +182,15 @@ class Introspector:
 
     async def _probe(self) -> bool:
         # A token that nobody has: a provider that knows us says `active: false`.
-        body = await self._call(secrets.token_urlsafe(24))
+        body = await self._call(secrets.token_urlsafe(24), vouched=True)
         reachable = not isinstance(body, Unreachable)
         self._readiness.put("", reachable, self._now() + _READINESS)
         return reachable
 
-    async def _call(self, token: str) -> dict[str, Any] | Unreachable:
+    async def _call(self, token: str, *, vouched: bool) -> dict[str, Any] | Unreachable:
         """One call of the service; the breaker learns how it went."""
         with self._metrics.introspection_seconds.time(), tracing.span("introspection", kind="client") as span:
-            outcome = await self._exchange(token)
+            outcome = await self._exchange(token, vouched=vouched)
             if isinstance(outcome, Unreachable):
                 span.fail(outcome.reason)
         if not isinstance(outcome, Unreachable):
@@ -189,7 +199,7 @@ class Introspector:
             self._breaker.failed(self._now())
         return outcome
 
-    async def _exchange(self, token: str) -> dict[str, Any] | Unreachable:
+    async def _exchange(self, token: str, *, vouched: bool) -> dict[str, Any] | Unreachable:
         try:
             endpoint = self._endpoint or (await self._issuer.metadata()).introspection_endpoint
         except AuthUnavailable:
@@ -198,7 +208,7 @@ class Introspector:
             _log.error("introspection_misconfigured", reason="the provider names no introspection endpoint")
             return Unreachable("misconfigured")
         form = urlencode({"token": token, "token_type_hint": "access_token"})
-        answer = await self._issuer.post(endpoint, form)
+        answer = await self._issuer.post(endpoint, form, vouched=vouched)
         if not isinstance(answer, Answer):
             _log.warning("introspection_failed", reason=answer.reason)
             return Unreachable(answer.reason, counts=answer.reason != "crowded")

@@ -30,6 +30,9 @@ _MOST_BYTES = 256 * 1024
 _METADATA_FRESH = timedelta(hours=1)
 _METADATA_RETRY = timedelta(minutes=1)
 _LIMITS = httpx.Limits(max_connections=50, max_keepalive_connections=10, keepalive_expiry=30.0)
+# Of these, the ones for calls that anybody can bring about, with made-up tokens, codes and cookies. A flood
+# of those leaves the others to ask whether whoever is in may stay.
+_STRANGERS = 40
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
 
 
@@ -114,6 +117,7 @@ class Issuer:
             # A proxy of the environment cannot reach a provider on this machine.
             trust_env=not is_loopback(urlsplit(self.name).hostname or ""),
         )
+        self._strangers = asyncio.Semaphore(_STRANGERS)
         self._discoveries: Flights[None] = Flights()
         # The newest metadata that was in order; used on when a later fetch fails.
         self._metadata: Metadata | None = None
@@ -132,8 +136,28 @@ class Issuer:
             raise AuthUnavailable
         return self._metadata
 
-    async def post(self, url: str, form: str) -> Answer | Fault:
-        """POST a form to one of the provider's endpoints, with our own credentials."""
+    async def post(self, url: str, form: str, *, vouched: bool = False) -> Answer | Fault:
+        """POST a form to one of the provider's endpoints, with our own credentials.
+
+        Args:
+            url: of the endpoint.
+            form: what to send.
+            vouched: whether it is about a token that was good before.
+        """
+        if vouched:
+            return await self._post(url, form)
+        try:
+            # As long as a call waits for a connection.
+            async with asyncio.timeout(self._timeout / 2):
+                await self._strangers.acquire()
+        except TimeoutError:
+            return Fault("crowded")
+        try:
+            return await self._post(url, form)
+        finally:
+            self._strangers.release()
+
+    async def _post(self, url: str, form: str) -> Answer | Fault:
         proven, headers = self._auth.apply(form)
         return await self._call("POST", url, proven.encode(), {**_FORM, **headers})
 

@@ -6,7 +6,7 @@ A signature cannot be taken back: whoever uses this mode alone relies on short l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import jwt
@@ -16,7 +16,7 @@ from livedocs.access.claims import SKEW, Expectations, Refused, instant, judge
 from livedocs.access.credentials import well_formed
 from livedocs.access.introspection import token_id
 from livedocs.access.keys import KeySet
-from livedocs.access.memory import Memory
+from livedocs.access.memory import ALWAYS, Memory
 from livedocs.access.principal import Principal
 from livedocs.config import Settings
 from livedocs.errors import AuthUnavailable, InvalidToken
@@ -24,8 +24,6 @@ from livedocs.telemetry import Metrics, get_logger
 
 _log = get_logger(__name__)
 
-# A logged-out token is remembered that long at most; none should live longer.
-_DAY = timedelta(days=1)
 _REMEMBERED = 10_000
 # The signature is PyJWT's business. The claims are checked below, against the injected clock.
 _SIGNATURE_ONLY: Any = {
@@ -90,7 +88,8 @@ class SignedTokens:
         self._keys = keys
         self._metrics = metrics
         self._now = now
-        # Logged out here: the signature stays good, the token does not.
+        # Logged out here: the signature stays good, the token does not. One that lived for longer than it is
+        # remembered would be good again.
         self._ended: Memory[bool] = Memory(_REMEMBERED)
 
     async def principal(self, token: str, *, fresh: bool = False) -> Principal:  # noqa: ARG002 - always fresh
@@ -119,8 +118,8 @@ class SignedTokens:
             return False
 
     def forget(self, token_id: str) -> None:
-        """Take a token for ended, as its owner has logged out."""
-        self._ended.put(token_id, value=True, until=self._now() + _DAY)
+        """Take a token for ended, as its owner has logged out; not made-up ones, they would push out others."""
+        self._ended.put(token_id, value=True, until=ALWAYS)
 
     async def aclose(self) -> None:
         """End the fetch in the air."""

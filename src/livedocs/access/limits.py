@@ -56,7 +56,7 @@ class Buckets:
         Args:
             key: whose bucket.
             now: monotonic seconds.
-            count: how many; more than a full bucket holds counts as a full one.
+            count: how many; more than a full bucket holds need a full one, and are made up for afterwards.
             own: the bucket's own rate, in place of that of the others.
 
         Returns:
@@ -66,12 +66,13 @@ class Buckets:
         if rate is None:
             return 0.0
         key = self._bucket(key, now)
-        full_at = max(self._full_at.get(key, now), now) + min(count, rate.burst) / rate.per_second
-        wait = full_at - now - rate.burst / rate.per_second
+        full_at = max(self._full_at.get(key, now), now)
+        wait = full_at - now + (min(count, rate.burst) - rate.burst) / rate.per_second
         # A rounding error is no reason to send anybody away.
         if wait > 1e-9:
             return wait
-        self._full_at[key] = full_at
+        # All of them count, else a thousand at once would cost no more than a burst, again and again.
+        self._full_at[key] = full_at + count / rate.per_second
         self._full_at.move_to_end(key)
         return 0.0
 

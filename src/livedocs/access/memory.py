@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
+
+ALWAYS = datetime.max.replace(tzinfo=UTC)
+"""The end of a value that stays until so many others have come after it."""
 
 
 class Memory(Generic[V]):

@@ -7,6 +7,7 @@ are not used: they keep one token each, while here every browser keeps its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,8 @@ class LoginClient:
         self._refreshes: Flights[Tokens] = Flights()
         # By the SHA-256 of the refresh token that was spent.
         self._renewed: Memory[Tokens] = Memory(_REMEMBERED)
+        # By the same, the sessions that somebody has logged out of.
+        self._over: Memory[bool] = Memory(_USED_STATES)
 
     async def begin(self, return_to: str | None) -> tuple[str, str]:
         """Start a login.
@@ -161,14 +164,53 @@ class LoginClient:
         would look like theft to the provider, which then ends the session (RFC 9700, 4.14.2).
 
         Raises:
-            InvalidToken: it is spent, revoked or expired: the session is over.
+            InvalidToken: it is spent, revoked or expired, or somebody logged out meanwhile: the session is over.
             AuthUnavailable: the provider cannot be asked.
         """
         identifier = token_id(refresh_token)
+        self.check_session(refresh_token)
         renewed = self._renewed.get(identifier, self._now())
-        if renewed is not None:
-            return renewed
-        return await self._refreshes.share(identifier, lambda: self._refresh(refresh_token, identifier))
+        if renewed is None:
+            renewed = await self._refreshes.share(identifier, lambda: self._refresh(refresh_token, identifier))
+        self.check_session(refresh_token, renewed.refresh_token)
+        return renewed
+
+    def check_session(self, *refresh_tokens: str | None) -> None:
+        """Refuse a session that somebody has just logged out of: a refresh under way must not bring it back.
+
+        Raises:
+            InvalidToken: it is over.
+        """
+        if any(token and self._over.get(token_id(token), self._now()) for token in refresh_tokens):
+            raise _session_over()
+
+    async def end(self, refresh_token: str) -> list[Tokens]:
+        """End the session of a refresh token, also where it is being renewed at this moment in another tab.
+
+        Returns:
+            The tokens that it was renewed to within the last seconds. They are to be revoked as well.
+        """
+        successors: list[Tokens] = []
+        while True:
+            identifier = token_id(refresh_token)
+            self._over.put(identifier, value=True, until=self._now() + _RACE)
+            await self._landed(refresh_token, identifier)
+            renewed = self._renewed.get(identifier, self._now())
+            self._renewed.drop(identifier)
+            if renewed is None:
+                return successors
+            successors.append(renewed)
+            if renewed.refresh_token in (None, refresh_token):
+                return successors
+            refresh_token = renewed.refresh_token
+
+    async def _landed(self, refresh_token: str, identifier: str) -> None:
+        """Wait for the refresh under way, if there is one, as long as a call of the provider may take."""
+        if not self._refreshes.flying(identifier):
+            return
+        with contextlib.suppress(InvalidToken, AuthUnavailable, TokenTooLarge, TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await self._refreshes.share(identifier, lambda: self._refresh(refresh_token, identifier))
 
     async def revoke(self, tokens: Mapping[Hint, str]) -> bool:
         """Have the provider end these tokens (RFC 7009), as far as it can be reached in time.
@@ -241,7 +283,7 @@ class LoginClient:
         try:
             body = await self._token_call(metadata, request)
         except _InvalidGrant:
-            raise InvalidToken("The session is over; log in again.") from None
+            raise _session_over() from None
         renewed = _tokens(body, spent=refresh_token)
         self._renewed.put(identifier, renewed, self._now() + _RACE)
         return renewed
@@ -271,6 +313,10 @@ class LoginClient:
             return True
         _log.warning("revocation_failed", status=answer.status if isinstance(answer, Answer) else answer.reason)
         return False
+
+
+def _session_over() -> InvalidToken:
+    return InvalidToken("The session is over; log in again.")
 
 
 def _check_issuer(answer: Mapping[str, str], metadata: Metadata, issuer: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from livedocs.access.claims import Refused
@@ -41,20 +41,28 @@ class SignedAndIntrospected:
     """The signature decides at once, and the issuer is asked meanwhile: its no counts from the next request on.
 
     A token that it has said no to waits for its word from then on; its signature alone is worth nothing any more.
+    So does one that it has said nothing of for longer than the grace: whoever keeps the issuer from answering
+    keeps no revoked token alive.
 
     Args:
         signed: checks signatures.
         introspector: asks the issuer.
+        grace: seconds for which a signature is enough while the issuer does not answer.
         now: the clock, aware UTC.
     """
 
-    def __init__(self, signed: SignedTokens, introspector: Introspector, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, signed: SignedTokens, introspector: Introspector, *, grace: float, now: Callable[[], datetime]
+    ) -> None:
         self._signed = signed
         self._introspector = introspector
         self._now = now
         self._asking: Flights[None] = Flights()
         # Tokens the issuer has said no to, until their end.
         self._doubted: Memory[bool] = Memory(_REMEMBERED)
+        self._grace = timedelta(seconds=grace)
+        # Tokens whose signature was enough, and the first time since the issuer's last word.
+        self._unheard: Memory[datetime] = Memory(_REMEMBERED)
 
     async def principal(self, token: str, *, fresh: bool = False) -> Principal:
         """Who a token speaks for.
@@ -74,6 +82,12 @@ class SignedAndIntrospected:
             return await self._ask(token, local, fresh=fresh)
         if isinstance(known, Principal) and _same_caller(known, local):
             return known
+        now = self._now()
+        since = self._unheard.get(identifier, now)
+        if since is None:
+            self._unheard.put(identifier, now, until=local.expires_at)
+        elif now - since >= self._grace:
+            return await self._ask(token, local)
         self._asking.start(identifier, lambda: self._ask_quietly(token, local))
         return local
 
@@ -103,6 +117,7 @@ class SignedAndIntrospected:
             self._doubted.put(local.token_id, value=True, until=local.expires_at)
             raise InvalidToken(reason="subject")
         self._doubted.drop(local.token_id)
+        self._unheard.drop(local.token_id)
         return found
 
     async def _ask_quietly(self, token: str, local: Principal) -> None:
@@ -124,4 +139,5 @@ def of(settings: Settings, issuer: Issuer, metrics: Metrics, *, now: Callable[[]
     signed = SignedTokens(settings, KeySet(issuer, now=now, url=settings.oauth_jwks_url), metrics, now=now)
     if settings.oauth_mode == "jwt":
         return signed
-    return SignedAndIntrospected(signed, Introspector(settings, issuer, metrics, now=now), now=now)
+    introspector = Introspector(settings, issuer, metrics, now=now)
+    return SignedAndIntrospected(signed, introspector, grace=settings.auth_grace, now=now)

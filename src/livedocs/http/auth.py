@@ -176,9 +176,12 @@ async def _refresh(parts: _Parts) -> ResponseTypes:
         try:
             principal, _ = await parts.authenticator.token(tokens.access_token, fresh=True)
         except AuthUnavailable:
+            parts.login.check_session(spent, tokens.refresh_token)
             # The old refresh token is spent: without the new one the session would be lost.
             _send_cookies(*_session_cookies(parts, tokens, None))
             raise
+        # Another tab may have logged out meanwhile: these cookies would log the browser in again.
+        parts.login.check_session(spent, tokens.refresh_token)
         _send_cookies(*_session_cookies(parts, tokens, principal))
     except (InvalidToken, Forbidden, TokenTooLarge):
         _send_cookies(*_no_session(parts))
@@ -201,27 +204,45 @@ async def _logout(parts: _Parts) -> ResponseTypes:
     if refresh:
         tokens["refresh_token"] = refresh
     login = login_id(_headers(), secure=parts.settings.secure)
-    tenant = await _tenant_of(parts, access)
+    successors: list[Tokens] = []
+    made_up, tenant = await _known(parts, access)
     try:
+        # First: from here on no other tab's refresh of this session succeeds.
+        successors = await parts.login.end(refresh) if refresh else []
         await parts.login.revoke(tokens)
+        for renewed in successors:
+            await parts.login.revoke(_by_hint(renewed))
     finally:
         # Also when the browser has gone meanwhile and this request is cancelled.
         spent = token_id(access) if access else None
+        ended = {token_id(renewed.access_token) for renewed in successors}
         # Sockets may still hold tokens from before the last refresh: they are of the same login, and end with it.
-        for ended in {*([spent] if spent else ()), *parts.on_logout(spent, login, tenant)}:
-            parts.authenticator.forget(ended)
+        ended |= {*([spent] if spent and not made_up else ()), *parts.on_logout(spent, login, tenant)}
+        for one in ended:
+            parts.authenticator.forget(one)
     return jsonify({"post_logout_redirect": await parts.login.post_logout_redirect()})
 
 
-async def _tenant_of(parts: _Parts, access: str | None) -> str | None:
-    """The tenant of a token that is good; None for any other: with that nobody makes all processes look."""
+async def _known(parts: _Parts, access: str | None) -> tuple[bool, str | None]:
+    """Whether a token may be made up, and its tenant if it is good.
+
+    Nobody makes all processes look for one that is not known to be good. Nor is one remembered as ended that is
+    known to be bad: a flood of those would push out the tokens that are good but for somebody's logout.
+    """
     if not access or not well_formed(access):
-        return None
+        return True, None
     try:
         principal, _ = await parts.authenticator.token(access)
+    except InvalidToken:
+        return True, None
     except LivedocsError:
-        return None
-    return principal.tenant
+        return False, None
+    return False, principal.tenant
+
+
+def _by_hint(tokens: Tokens) -> dict[Hint, str]:
+    refresh: dict[Hint, str] = {"refresh_token": tokens.refresh_token} if tokens.refresh_token else {}
+    return {"access_token": tokens.access_token, **refresh}
 
 
 async def _session(parts: _Parts) -> ResponseTypes:

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from quart import g
 
 from livedocs.access.principal import Principal
-from livedocs.errors import InsufficientScope
+from livedocs.errors import Forbidden, InsufficientScope
 from livedocs.model import Tenant
 from livedocs.store.audit import Actor
 
@@ -39,6 +39,17 @@ class Caller:
         """
         if scope not in self.principal.scopes:
             raise InsufficientScope(scope=scope)
+
+    def require_unconfined(self, scope: str) -> None:
+        """The same, for what concerns every collection of the tenant, such as who is connected and what was done.
+
+        Raises:
+            InsufficientScope: the token lacks the scope.
+            Forbidden: the caller is a service that is confined to some collections.
+        """
+        self.require(scope)
+        if self.confined_to is not None:
+            raise Forbidden("A service that is confined to collections does no administrator's work beyond them.")
 
     def limit(self, name: str, setting: int) -> int:
         """The server's setting, or the tenant's own limit of that name if it is tighter."""

@@ -189,7 +189,7 @@ def _sockets(answers: Answers, who: Caller, uuid: UUID) -> dict[str, Any]:
         members = {"subject": one.subject, "since": rfc3339(datetime.fromtimestamp(one.since, UTC))}
         if uuid in one.rooms:
             members["role"] = one.rooms[uuid].label
-        if rules.ADMIN_SCOPE in who.principal.scopes:
+        if rules.ADMIN_SCOPE in who.principal.scopes and who.confined_to is None:
             members |= {"sid": one.sid, "address": one.address}
         held.append(members)
     return {

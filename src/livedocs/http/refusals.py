@@ -15,6 +15,7 @@ from livedocs.store.audit import Actor, Entry
 Note = Callable[[Actor, Entry], None]
 
 _ADMINISTRATION = frozenset({"admin", "admin_tenants"})
+_GRANTS = frozenset({"grants", "transfers"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # Of one caller: enough to see what was tried, too few to fill the trail with it.
 _RATE = Rate(0.1, burst=20)
@@ -45,6 +46,6 @@ class Refusals:
 
 
 def _is_administration() -> bool:
-    if request.blueprint == "grants":
+    if request.blueprint in _GRANTS or request.endpoint == "bulk.change_grants":
         return request.method not in _SAFE
     return request.blueprint in _ADMINISTRATION

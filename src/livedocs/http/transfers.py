@@ -49,7 +49,7 @@ def blueprint(grants: Grants, documents: Documents, processes: Processes) -> Blu
         who = caller()
         subject = parse_subject(request.args.get("subject"))
         if subject not in who.principal.subjects:
-            who.require(rules.ADMIN_SCOPE)
+            who.require_unconfined(rules.ADMIN_SCOPE)
         limit, after = page_limit(request.args.get("limit")), parse_cursor(request.args.get("cursor"))
         found = await grants.of_subjects(who.tenant.slug, [subject], after=after, limit=limit + 1)
         rest = cursor(found[limit - 1].key.uuid) if len(found) > limit else None

@@ -165,6 +165,14 @@ class Calls:
             await handler(client, call)
         return True
 
+    def counted(self, client: Client) -> bool:
+        """Count a packet that asks for nothing as an event. False when there were too many."""
+        try:
+            self._count(client, "events")
+        except RateLimited:
+            return False
+        return True
+
     def _count(self, client: Client, kind: Kind, count: int = 1) -> None:
         if self._limits is not None:
             self._limits.address(kind, client.address, count)

@@ -23,6 +23,8 @@ log = get_logger(__name__)
 _MOST_WAITING = 10
 # Bytes that the peer may leave before it gets no more pongs: it would have them kept here without end.
 _MOST_UNREAD = 2**16
+# Engine.IO's packet that asks for nothing. A ping of the WebSocket's own counts as one: it costs as much.
+_NOOP = "6"
 # Bytes of the mask of a client's frame (RFC 6455, 5.2).
 _MASK = 4
 
@@ -77,6 +79,7 @@ class Link(asyncio.Protocol):
                 case Ping():
                     if self._transport.get_write_buffer_size() <= _MOST_UNREAD:
                         self._transport.write(parser.send(event.response()))
+                    self._heard(_NOOP)
                 case CloseConnection(code=code):
                     # The peer's goodbye, or the parser's verdict on what was no frame.
                     unsaid = code == CloseReason.NO_STATUS_RCVD
@@ -87,7 +90,8 @@ class Link(asyncio.Protocol):
     def _collect(self, event: TextMessage | BytesMessage) -> None:
         """A message, or the next part of it."""
         text = event.data if isinstance(event, TextMessage) else None
-        self._size += len(event.data) if text is None else len(text.encode())
+        # An empty part counts, too: there could be parts without end.
+        self._size += len(event.data if text is None else text.encode()) or not event.message_finished
         if self._size > self._most:
             self._parts = None
             self._conversation.leave(CloseReason.MESSAGE_TOO_BIG)

@@ -17,6 +17,8 @@ from livedocs.errors import BadRequest
 
 # An answer repeats what was sent, and what encodes it must not run out of stack.
 _DEEPEST = 64
+# Characters of a namespace: the refusal of one repeats it.
+_LONGEST_NAMESPACE = 200
 
 
 class ProtocolError(Exception):
@@ -134,6 +136,9 @@ def _socketio(text: str) -> Packet:
         msg = "malformed packet"
         raise ProtocolError(msg) from error
     namespace = packet.namespace or "/"
+    if len(namespace) > _LONGEST_NAMESPACE:
+        msg = "a namespace of that length"
+        raise ProtocolError(msg)
     match packet.packet_type:
         case socketio_packet.CONNECT:
             return Connect(namespace, packet.data)

@@ -253,6 +253,10 @@ class Sockets:
         """Do what an event asks for. False when there were too many."""
         return await self._calls.answer(client, call)
 
+    def counted(self, client: Client) -> bool:
+        """Count a packet that asks for nothing as an event. False when there were too many."""
+        return self._calls.counted(client)
+
     def alive(self, conversation: Conversation) -> None:
         """Its peer has answered a ping."""
         self._wheel.put(conversation.heartbeat, conversation.heartbeat.pong())

@@ -66,16 +66,23 @@ async def test_an_administrators_work_that_is_refused_is_on_record(api, audit):
         await bob.get("/v1/admin/audit"),
         await bob.post("/v1/admin/tenants", json={"slug": "mine"}),
         await bob.delete("/v1/admin/sessions/x"),
+        await bob.post(f"/v1/grants/{uuid}:transfer", json={"from": "user:alice", "to": "user:bob"}),
     ]
     assert {answer.status_code for answer in answers} == {403}
+    # Many at once are one entry.
+    items = [{"uuid": uuid, "subject": f"user:{name}", "role": "owner"} for name in ("bob", "carol")]
+    bulk = (await bob.post("/v1/grants:bulk", json={"items": items})).json()
+    assert [item["code"] for item in bulk["results"]] == ["forbidden"] * 2
     # Reading what one may not read is no administration.
     assert (await bob.get(f"/v1/docs/notes/{uuid}")).status_code == 403
-    entries = await recorded(audit, {"action": "admin.refused", "actor": "user:bob"}, 4)
+    entries = await recorded(audit, {"action": "admin.refused", "actor": "user:bob"}, 6)
     assert [(one["detail"]["method"], one["detail"]["code"]) for one in entries] == [
         ("PUT", "forbidden"),
         ("GET", "insufficient_scope"),
         ("POST", "insufficient_scope"),
         ("DELETE", "insufficient_scope"),
+        ("POST", "forbidden"),
+        ("POST", "forbidden"),
     ]
     assert {one["address"] for one in entries} == {"127.0.0.1"}
     assert all(one["tenant"] == "acme" for one in entries)
