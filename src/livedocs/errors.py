@@ -43,6 +43,7 @@ An error's attributes are data; its message is built from them. Nothing secret i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -78,8 +79,11 @@ class LivedocsError(Exception):
 
 def _shown(value: Any) -> Any:
     """A value from a client as an answer may repeat it: short, and always JSON."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | float):
         return value
+    if isinstance(value, int):
+        # JSON's writer refuses a longer one, and one in a type of BSON.
+        return int(value) if abs(value) < 2**63 else str(value)[:200]
     if isinstance(value, list | tuple):
         return [_shown(item) for item in value[:100]]
     return str(value)[:200]
@@ -373,3 +377,17 @@ class Disconnected(ClientError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class ItemsInterrupted(ClientError):
+    """The caller's own items ended in an error, which is the cause; what they gave before has been sent.
+
+    Attributes:
+        results: of each item that was given, in order, as the call would have returned them.
+    """
+
+    code = "items_interrupted"
+
+    def __init__(self, reason: str) -> None:
+        self.results: Sequence[Any] = ()
+        super().__init__(f"the items ended in an error: {reason}")

@@ -10,6 +10,7 @@ Source: https://github.com/mongodb/specifications/blob/master/source/extended-js
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -37,6 +38,8 @@ from bson.errors import BSONError
 from livedocs.errors import InvalidJson
 
 _SAFE = 2**53
+# What a 64-bit integer cannot be: orjson makes a double of a longer one, and its last digits are gone.
+_WIDE = float(2**63)
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC, as the dates it is taken from
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_NON_STR_KEYS
 _REGEX_FLAGS = (
@@ -59,18 +62,58 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(text: bytes | str) -> Any:
-    """The BSON values of a JSON text.
+    """The BSON values of a JSON text. An integer too long for BSON stays one, for the validator to refuse.
 
     Raises:
         InvalidJson: not JSON, or a `$`-typed value that names no BSON value.
     """
     try:
         plain = orjson.loads(text)
-        return _typed(plain)
+        try:
+            return _typed(plain, _WIDE)
+        except _WideError:
+            # Slower, but it tells 18446744073709551616 from 1.8446744073709552e19.
+            return _typed(json.loads(text), math.inf)
     except orjson.JSONDecodeError as error:
         raise InvalidJson(f"Not valid JSON: {error.msg} at position {error.pos}.") from None
     except RecursionError:
         raise InvalidJson("Nested too deeply.") from None
+
+
+def plain(text: bytes | str) -> Any:
+    """The values of a JSON text as they stand, integers of any length too; `typed` makes BSON values of them.
+
+    Raises:
+        InvalidJson: not JSON.
+    """
+    try:
+        found = orjson.loads(text)
+        return json.loads(text) if _doubtful(found) else found
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"Not valid JSON: {error.msg} at position {error.pos}.") from None
+    except RecursionError:
+        raise InvalidJson("Nested too deeply.") from None
+
+
+def typed(value: Any) -> Any:
+    """The BSON values of what `plain` has read.
+
+    Raises:
+        InvalidJson: a `$`-typed value that names no BSON value, or nested too deeply.
+    """
+    try:
+        return _typed(value, math.inf)
+    except RecursionError:
+        raise InvalidJson("Nested too deeply.") from None
+
+
+def _doubtful(value: Any) -> bool:
+    """Whether a number in it may have been an integer too long for orjson."""
+    if isinstance(value, dict):
+        return any(map(_doubtful, value.values()))
+    if isinstance(value, list):
+        return any(map(_doubtful, value))
+    return type(value) is float and not -_WIDE < value < _WIDE
 
 
 def _exact(value: Any) -> Any:
@@ -165,15 +208,25 @@ _DECODE = json_util.JSONOptions(
 )
 
 
-def _typed(value: Any) -> Any:
-    """Plain JSON with its `$`-typed objects turned into BSON values, the innermost first."""
+class _WideError(Exception):
+    """A number that may have been an integer too long for orjson."""
+
+
+def _typed(value: Any, doubtful: float) -> Any:
+    """Plain JSON with its `$`-typed objects turned into BSON values, the innermost first.
+
+    Raises:
+        _WideError: a double that is as large as `doubtful`: it may have been an integer.
+    """
     if isinstance(value, list):
-        return [_typed(item) for item in value]
+        return [_typed(item, doubtful) for item in value]
     if not isinstance(value, dict):
+        if type(value) is float and not -doubtful < value < doubtful:
+            raise _WideError
         return value
     if any(name.startswith("$") for name in value):
-        return _special(value)
-    return {name: _typed(item) for name, item in value.items()}
+        return _special(value, doubtful)
+    return {name: _typed(item, doubtful) for name, item in value.items()}
 
 
 _TYPES = frozenset(
@@ -185,12 +238,24 @@ _TYPES = frozenset(
 )
 
 
-def _special(value: dict[str, Any]) -> Any:
+# json_util takes whatever Python's `int` does: 1.5, true, "1_000".
+_WHOLE = re.compile(r"-?[0-9]{1,400}\Z")
+
+
+def _special(value: dict[str, Any], doubtful: float) -> Any:
     """The BSON value of a `$`-typed object; an object with other `$` names stays for the validator to refuse."""
+    inner = {name: _typed(item, doubtful) for name, item in value.items()}
     if not value.keys() <= _TYPES:
-        return {name: _typed(item) for name, item in value.items()}
+        return inner
+    for name in ("$numberLong", "$numberInt"):
+        if name in inner and not _whole(inner[name]):
+            raise InvalidJson(f"Not a value of Extended JSON: {sorted(value)}.")
     try:
-        result = json_util.object_hook({name: _typed(item) for name, item in value.items()}, _DECODE)
+        result = json_util.object_hook(inner, _DECODE)
     except (BSONError, ValueError, TypeError, KeyError, OverflowError, ArithmeticError) as error:
         raise InvalidJson(f"Not a value of Extended JSON: {sorted(value)}.") from error
     return result
+
+
+def _whole(number: Any) -> bool:
+    return bool(_WHOLE.match(number)) if isinstance(number, str) else type(number) is int

@@ -200,6 +200,10 @@ async def test_a_code_is_worth_nothing_after_a_resume_or_its_time(root, tenant, 
     await control["tenants"].update_one({"_id": tenant["slug"]}, {"$set": {"deletion.expires_at": past}})
     assert (await root.delete(f"{path(tenant)}?confirm={code}")).code == "conflict"
     assert (await root.delete(f"{path(tenant)}?data=maybe")).code == "bad_request"
+    code = (await root.delete(path(tenant))).json["code"]
+    # Let in again by somebody who knows nothing of codes.
+    await control["tenants"].update_one({"_id": tenant["slug"]}, {"$set": {"status": "active"}})
+    assert (await root.delete(f"{path(tenant)}?confirm={code}")).code == "conflict"
     assert (await root.get(path(tenant))).status == 200
 
 

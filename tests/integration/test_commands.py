@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -231,6 +232,29 @@ def test_a_doctor_goes_on_to_oauth_when_mongodb_does_not_answer(livedocs, free_p
     assert "check LIVEDOCS_MONGODB_URI" in done.stdout
     assert "check LIVEDOCS_OAUTH_ISSUER" in done.stdout
     assert "secret" not in done.stdout + done.stderr
+
+
+async def test_a_server_that_starts_without_mongodb_says_so_within_seconds(deployment, free_ports):
+    mongodb, public = free_ports(2)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("LIVEDOCS_")}
+    settings = deployment.environ(mongodb_uri=f"mongodb://127.0.0.1:{mongodb}", bind=f"127.0.0.1:{public}")
+    waiting = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "livedocs", "serve"), env=outside | settings, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(20):
+            # The end of what it says would be its own end.
+            while line := await waiting.stderr.readline():
+                if b"the tenants cannot be read yet" in line:
+                    break
+        assert line
+        waiting.terminate()
+        await waiting.communicate()
+        assert waiting.returncode == 0
+    finally:
+        if waiting.returncode is None:
+            waiting.kill()
+            await waiting.wait()
 
 
 def test_a_doctor_sees_a_missing_index(livedocs, deployment):

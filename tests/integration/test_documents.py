@@ -285,6 +285,16 @@ async def test_an_answer_without_a_body_on_request(alice):
     changed = await alice.patch(answer.headers["Location"], {"a": 2}, Prefer="respond-async, return=minimal")
     assert (changed.status, changed.body) == (204, b"")
     assert changed.headers["ETag"]
+    for prefer, status in (('RETURN = "minimal"; x', 204), ("return=representation, return=minimal", 200)):
+        assert (await alice.patch(answer.headers["Location"], {"a": 3}, Prefer=prefer)).status == status
+
+
+async def test_what_is_only_looked_at_is_answered_as_when_it_is_read(alice):
+    path = await made(alice)
+    read = await alice.get(path, Prefer="return=minimal")
+    looked = await alice.request("HEAD", path, Prefer="return=minimal")
+    assert (read.status, looked.status) == (200, 200)
+    assert looked.headers["ETag"] == read.headers["ETag"]
 
 
 async def test_a_deleted_document_is_gone_for_its_owner_who_can_make_it_anew(alice, control):

@@ -57,6 +57,17 @@ async def test_each_line_is_a_document_and_a_bad_one_is_named(service, notes):
     assert await notes.count_documents({"_id": {"$in": [UUID(uuid) for uuid in good]}}) == 2
 
 
+async def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(service, notes):
+    mark = str(uuid4())
+    lines = [json.dumps({"document": {"mark": mark, "n": n}}).encode() for n in range(3)]
+    answer = await send(service, b"\xef\xbb\xbf" + b"\r\n".join([*lines, b"", b""]))
+    assert (answer.json["lines"], answer.json["succeeded"], answer.json["failed"]) == (4, 4, 0)
+    assert sorted([found["n"] async for found in notes.find({"mark": mark})]) == [0, 1, 2]
+    # It is a mark at the beginning of the whole, and nothing at all anywhere else.
+    answer = await send(service, b"\xef\xbb\xbf" + lines[0], first=4)
+    assert [(error["line"], error["code"]) for error in answer.json["errors"]] == [(4, "invalid_json")]
+
+
 async def test_an_import_goes_on_where_it_was_and_lines_sent_twice_write_one_document(service, notes):
     key, mark = str(uuid4()), str(uuid4())
     lines = [{"document": {"mark": mark, "n": n}} for n in range(250)]
@@ -199,6 +210,17 @@ async def test_a_file_is_imported_from_the_command_line_once_however_often(serve
     done = await asyncio.to_thread(livedocs, server, "notes", str(file), "--key", "k" + mark)
     assert done.returncode == 1
     assert "line 231: invalid_field" in done.stderr
+
+
+async def test_the_command_line_sends_a_file_as_it_is_to_the_last_digit(server, notes, tmp_path):
+    mark, file = str(uuid4()), tmp_path / "notes.ndjson"
+    numbers = [2**63 - 1, 2**64, 1e19]
+    lines = [f'{{"mark":"{mark}","n":{number}}}'.encode() for number in numbers]
+    file.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    done = await asyncio.to_thread(livedocs, server, "notes", str(file))
+    assert done.returncode == 1
+    assert "line 1: invalid_document" in done.stderr
+    assert {found["n"] async for found in notes.find({"mark": mark})} == {2**63 - 1, 1e19}
 
 
 async def test_an_import_that_is_killed_goes_on_and_every_line_is_written_once(server, notes, tmp_path):

@@ -5,6 +5,7 @@ import re
 from http import HTTPStatus
 
 import pytest
+from bson import Int64
 
 from livedocs import errors
 from livedocs.errors import (
@@ -55,6 +56,12 @@ def test_the_message_is_built_from_the_data_and_repeats_little_of_it():
 @pytest.mark.parametrize("value", [None, True, 5, 1.5])
 def test_plain_values_stay_what_they_are(value):
     assert InvalidUuid(value=value).data == {"value": value}
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**64), Int64(2**64)], ids=str)
+def test_an_integer_that_json_cannot_carry_is_told_as_text(value):
+    assert InvalidUuid(value=value).data == {"value": str(int(value))}
+    assert type(InvalidUuid(value=Int64(5)).data["value"]) is int
 
 
 def test_a_socket_is_not_told_what_was_wrong_with_a_credential():

@@ -120,6 +120,11 @@ def test_encoding_leaves_the_value_as_it_was(value):
         '{"$oid":"x"}',
         '{"$date":"yesterday"}',
         '{"$numberLong":"x"}',
+        '{"$numberLong":1.5}',
+        '{"$numberLong":1e19}',
+        '{"$numberLong":true}',
+        '{"$numberLong":"1_000"}',
+        '{"$numberInt":" 5 "}',
         "[1,]",
     ]
     + ['{"$binary":5}', '{"$uuid":"x"}', '{"$timestamp":{}}', '{"$numberDecimal":"x"}', b"\xff"],
@@ -127,6 +132,20 @@ def test_encoding_leaves_the_value_as_it_was(value):
 def test_what_is_no_extended_json_is_refused(text):
     with pytest.raises(InvalidJson):
         extjson.loads(text)
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**200])
+def test_an_integer_stays_one_however_long_it_is(number):
+    text = f'{{"a":[{{"b":{number}}}],"wide":{{"$numberLong":"{number}"}},"bare":{{"$numberLong":{number}}}}}'
+    found = extjson.loads(text)
+    assert found == {"a": [{"b": number}], "wide": number, "bare": number}
+    assert type(found["a"][0]["b"]) is int
+
+
+def test_a_large_double_stays_one_beside_a_long_integer():
+    found = extjson.loads('[1e19, 18446744073709551616, 18446744073709551616.0, {"$numberDouble":"1e300"}]')
+    assert found == [1e19, 2**64, 2.0**64, 1e300]
+    assert [type(number) for number in found] == [float, int, float, float]
 
 
 def test_objects_with_other_dollar_names_stay_for_the_validator_to_refuse():

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from livedocs._client import answers, codec
 from livedocs._client.values import GrantChange, Item, NewGrant, Result
-from livedocs.errors import BadRequest, InvalidDocument, LivedocsError, UnexpectedAnswer
+from livedocs.errors import BadRequest, InvalidDocument, ItemsInterrupted, LivedocsError, UnexpectedAnswer
 from livedocs.model import Role
 
 MOST_ITEMS = 1000
@@ -117,9 +117,21 @@ async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 
 
 async def batches(entries: AsyncIterable[Entry]) -> AsyncIterator[list[Entry]]:
-    """Entries in their order, as many at once as a request may have; one that cannot be sent comes alone."""
+    """Entries in their order, as many at once as a request may have; one that cannot be sent comes alone.
+
+    Raises:
+        ItemsInterrupted: the entries ended in an error of their own; all that came before it have been given.
+    """
     batch, size = list[Entry](), 0
-    async for entry in entries:
+    source, broken = aiter(entries), None
+    while True:
+        try:
+            entry = await anext(source)
+        except StopAsyncIteration:
+            break
+        except Exception as error:  # noqa: BLE001 - raised below, as the cause
+            broken = error
+            break
         if entry.error is not None:
             yield [entry]
             continue
@@ -130,6 +142,8 @@ async def batches(entries: AsyncIterable[Entry]) -> AsyncIterator[list[Entry]]:
         size += len(entry.text) + 1
     if batch:
         yield batch
+    if broken is not None:
+        raise ItemsInterrupted(repr(broken)) from broken
 
 
 def body(entries: Sequence[Entry]) -> bytes:

@@ -11,7 +11,7 @@ from livedocs._client.batches import Entry
 from livedocs._client.requests import Request, Requests
 from livedocs._client.retries import Retries
 from livedocs._client.values import Result
-from livedocs.errors import ClientError, LivedocsError, PayloadTooLarge
+from livedocs.errors import ClientError, ItemsInterrupted, LivedocsError, PayloadTooLarge
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -28,17 +28,24 @@ class Bulk:
 
         A request that is refused as a whole, or that nobody answers, is the result of each of its items; what
         comes behind it is not sent, and has the same result.
+
+        Raises:
+            ItemsInterrupted: the entries themselves ended in an error; it has the results up to there.
         """
         found: dict[int, Result] = {}
         broken: Failure | None = None
-        async for batch in batches.batches(entries):
-            if batch[0].error is not None:
-                found.update(_all(batch, batch[0].error))
-            elif broken is not None:
-                found.update(_all(batch, broken))
-            else:
-                broken = await self._batch(path, batch, found)
-        return [found[place] for place in sorted(found)]
+        try:
+            async for batch in batches.batches(entries):
+                if batch[0].error is not None:
+                    found.update(_all(batch, batch[0].error))
+                elif broken is not None:
+                    found.update(_all(batch, broken))
+                else:
+                    broken = await self._batch(path, batch, found)
+        except ItemsInterrupted as interrupted:
+            interrupted.results = _in_order(found)
+            raise
+        return _in_order(found)
 
     async def _batch(self, path: str, batch: Sequence[Entry], found: dict[int, Result]) -> Failure | None:
         """The error with which a request failed as a whole at last, if it says something about the next ones."""
@@ -66,6 +73,10 @@ class Bulk:
             return error
         found.update(zip((entry.place for entry in entries), results, strict=True))
         return None
+
+
+def _in_order(found: dict[int, Result]) -> list[Result]:
+    return [found[place] for place in sorted(found)]
 
 
 def _all(entries: Sequence[Entry], error: Failure) -> dict[int, Result]:

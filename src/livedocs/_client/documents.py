@@ -159,6 +159,9 @@ class Documents:
 
         Never raises for an item: each has a result, in the items' order, with the UUID that it got. Items that
         could not be written for the moment are sent again.
+
+        Raises:
+            ItemsInterrupted: `items` itself raised, which is the cause; `results` has those of the items before.
         """
         return await self._bulk.send(f"{_path(collection)}:bulk", _entries(items))
 

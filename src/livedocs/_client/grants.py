@@ -114,7 +114,11 @@ class Grants:
             params["cursor"] = page["next"]
 
     async def bulk(self, changes: Iterable[GrantChange] | AsyncIterable[GrantChange]) -> list[Result]:
-        """Change any number of grants, up to 1,000 a request, in order. Each has a result, as with documents."""
+        """Change any number of grants, up to 1,000 a request, in order. Each has a result, as with documents.
+
+        Raises:
+            ItemsInterrupted: as with documents.
+        """
         return await self._bulk.send("/v1/grants:bulk", _entries(changes))
 
     async def explain(self, uuid: UUID, subject: str, *, groups: Iterable[str] = ()) -> Explanation:

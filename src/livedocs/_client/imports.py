@@ -45,20 +45,7 @@ class Imports:
         self._retries = retries
 
     async def run(self, collection: str, items: Items, *, key: str | None = None) -> Imported:
-        """Write any number of documents; neither side holds more than a few MiB of them.
-
-        After a lost connection it goes on where the server was, if `items` can be begun anew, as a list can and a
-        generator cannot. Called again with the same `key` and items within a day, it goes on as well. What was
-        written before this call counts in `lines` and nowhere else.
-
-        Args:
-            collection: a registered one.
-            items: the documents, in the same order each time.
-            key: the import's name at the server.
-
-        Raises:
-            LivedocsError, ClientError: why it ended before its time.
-        """
+        """`Client.import_documents`; neither side holds more than a few MiB of the documents."""
         path = f"/v1/docs/{quote(collection, safe='')}:import"
         headers = {"Idempotency-Key": key or str(uuid4())}
         tally, failures = _Tally(), 0
@@ -67,7 +54,7 @@ class Imports:
             try:
                 if key is not None or failures:
                     tally.lines = await self._position(path, headers)
-                tally.add(await self._send(path, headers, items, tally.lines))
+                tally.add(await self._send(path, headers, items, tally.lines, once=not again))
             except (LivedocsError, ClientError) as error:
                 failures += 1
                 wait = self._retries.wait(error, failures, repeatable=True) if again else None
@@ -77,9 +64,12 @@ class Imports:
                 return Imported(tally.lines, tally.succeeded, tally.failed, tally.refused)
             await asyncio.sleep(wait)
 
-    async def _send(self, path: str, headers: dict[str, str], items: Items, first: int) -> dict[str, Any]:
+    async def _send(
+        self, path: str, headers: dict[str, str], items: Items, first: int, *, once: bool
+    ) -> dict[str, Any]:
         body = partial(lines, items, first)
-        answer = await self._requests.once(Request("POST", path, {**headers, **_NDJSON}, body, {"first": first}))
+        request = Request("POST", path, {**headers, **_NDJSON}, body, {"first": first}, once=once)
+        answer = await self._requests.once(request)
         told = codec.loads(answer.body)
         if not isinstance(told, dict):
             raise UnexpectedAnswer(answer.status, "not an object")

@@ -28,6 +28,7 @@ class Request:
     Attributes:
         body: bytes, or a function that begins a stream of them anew.
         repeatable: whether doing it twice is as good as once.
+        once: whether the stream can be begun no second time, not even with another token.
     """
 
     method: str
@@ -36,6 +37,7 @@ class Request:
     body: bytes | Callable[[], AsyncIterable[bytes]] | None = None
     params: Mapping[str, Any] | None = None
     repeatable: bool = True
+    once: bool = False
 
 
 class Requests:
@@ -103,7 +105,7 @@ class Requests:
             return await self._exchange(request, token)
         except InvalidToken:
             other = await self._tokens.token(refused=token)
-            if other == token:
+            if other == token or request.once:
                 raise
         return await self._exchange(request, other)
 

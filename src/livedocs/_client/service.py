@@ -74,9 +74,10 @@ class Client:
     async def import_documents(self, collection: str, items: Items, *, key: str | None = None) -> Imported:
         """Write any number of documents in bounded memory.
 
-        After a lost connection it goes on where the server was, if `items` can be begun anew, as a list can and a
-        generator cannot. Called again with the same `key` and items within a day, it goes on as well. What was
-        written before this call counts in `lines` and nowhere else.
+        After a lost connection, or with another token when the first is refused, it goes on if `items` can be
+        begun anew, as a list can and a generator cannot. Called again with the same `key` and items within a day,
+        it goes on as well. What was done before this call, or by a request of it that was cut off, counts in
+        `lines` and nowhere else: `failed` and `refused` are those of the last request.
 
         Args:
             collection: a registered one.

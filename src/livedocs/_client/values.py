@@ -136,7 +136,7 @@ class Explanation:
 
     Attributes:
         reason: `no_grant`, `expired`, `role_too_low`; None when it may.
-        sockets: of the subject that hold the room, in the process that answered.
+        sockets: of the subject that hold the room, in all server processes that answered in time.
     """
 
     allowed: bool
@@ -153,7 +153,7 @@ class Imported:
 
     Attributes:
         lines: the number of the line behind the last one.
-        refused: by line, the first hundred of each request.
+        refused: by line, the first hundred of the last request.
     """
 
     lines: int

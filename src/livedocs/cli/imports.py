@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +20,7 @@ from livedocs.model import Role, parse_subject
 
 _CHUNK = 2**16
 _TRIES = 5
+_LONG = re.compile(rb"[0-9]{19}")
 
 
 def _grant(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> list[dict[str, str]]:
@@ -126,7 +130,9 @@ class _Import:
     def _body(self, source: BinaryIO, bar: Any) -> Iterator[bytes]:
         chunk = bytearray()
         for line in source:
-            chunk += line if self._items else self._item(line)
+            # Some programs begin a file with a byte order mark; the server, too, passes over it.
+            text = line.removeprefix(codecs.BOM_UTF8)
+            chunk += text if self._items else self._item(text)
             bar.update(len(line))
             if len(chunk) >= _CHUNK:
                 yield bytes(chunk)
@@ -137,12 +143,15 @@ class _Import:
         """The item of a bulk request that a document is; what is no document is for the server to name."""
         try:
             document = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            # orjson makes a double of an integer past 64 bits, which the server is to see, and to refuse.
+            long = _LONG.search(line)
+            document = json.loads(line) if long else document
+        except (orjson.JSONDecodeError, RecursionError):
             return line
         if not isinstance(document, dict):
             return line
         item = {"uuid": document.pop("uuid", None), "document": document, "grants": self._grants}
-        return orjson.dumps(item) + b"\n"
+        return (json.dumps(item).encode() if long else orjson.dumps(item)) + b"\n"
 
 
 def _key(file: Path, collection: str) -> str:

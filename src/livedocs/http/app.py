@@ -137,8 +137,9 @@ def build(services: Services) -> Quart:
     app.config["BODY_TIMEOUT"] = _BODY_SECONDS
     # A subject may hold two slashes in a row.
     app.url_map.merge_slashes = False
+    refusals = Refusals(services.note)
     _gate(app, services)
-    _errors(app, services)
+    _errors(app, refusals)
     _headers(app, services)
     reference.describe(app, settings)
     app.register_blueprint(health.blueprint(services.probes))
@@ -147,7 +148,13 @@ def build(services: Services) -> Quart:
     )
     app.register_blueprint(documents.blueprint(services.documents, settings.max_document_bytes))
     app.register_blueprint(
-        bulk.blueprint(services.batches, services.documents, services.replays, settings.max_document_bytes)
+        bulk.blueprint(
+            services.batches,
+            services.documents,
+            services.replays,
+            settings.max_document_bytes,
+            refusals.consider,
+        )
     )
     app.register_blueprint(
         imports.blueprint(
@@ -219,9 +226,8 @@ def _is_public() -> bool:
     return request.blueprint in _PUBLIC
 
 
-def _errors(app: Quart, services: Services) -> None:
+def _errors(app: Quart, refusals: Refusals) -> None:
     """Every refusal is a problem body; those of administrators are audited."""
-    refusals = Refusals(services.note)
 
     async def refused(error: LivedocsError) -> ResponseTypes:
         refusals.consider(error)

@@ -14,6 +14,7 @@ from livedocs.errors import BadRequest, InvalidJson, UnsupportedMediaType
 from livedocs.http.etags import tagged
 
 _KEY = re.compile(r'(?:"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x2b\x2d-\x7e]{1,255}))\Z')
+_RETURN = re.compile(r"\s*return\s*=\s*\"?(\w+)\"?\s*\Z", re.IGNORECASE)
 JSON = frozenset({"application/json"})
 MERGE_PATCH = frozenset({"application/merge-patch+json", "application/json"})
 
@@ -61,7 +62,9 @@ def tagged_answer(value: Any) -> Response:
 def wants_minimal() -> bool:
     """Whether the request prefers an answer without the representation (RFC 7240, 4.2)."""
     preferences = ",".join(request.headers.getlist("Prefer")).split(",")
-    return any(preference.split(";")[0].strip().lower() == "return=minimal" for preference in preferences)
+    found = (_RETURN.match(preference.split(";")[0]) for preference in preferences)
+    # Of several the first counts (RFC 7240, 2).
+    return next((one[1].lower() == "minimal" for one in found if one), False)
 
 
 MINIMAL: Mapping[str, str] = {"Preference-Applied": "return=minimal"}

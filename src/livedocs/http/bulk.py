@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from quart import Blueprint, Response, request
 from quart_schema import document_request, document_response, tag
 
-from livedocs.errors import UnsupportedMediaType
+from livedocs.errors import Forbidden, UnsupportedMediaType
 from livedocs.http import bulk_rules as rules
 from livedocs.http.bodies import JSON, json_answer, parse_key
 from livedocs.http.caller import caller
@@ -24,7 +25,13 @@ MAX_BYTES = 16 * 2**20
 """Most bytes of a bulk request's body."""
 
 
-def blueprint(batches: Batches, documents: Documents, replays: Replays, max_bytes: int) -> Blueprint:
+def blueprint(
+    batches: Batches,
+    documents: Documents,
+    replays: Replays,
+    max_bytes: int,
+    refused: Callable[[Forbidden], None],
+) -> Blueprint:
     """`/v1/docs/{collection}:bulk` and `/v1/grants:bulk`.
 
     Args:
@@ -32,6 +39,7 @@ def blueprint(batches: Batches, documents: Documents, replays: Replays, max_byte
         documents: the store's documents.
         replays: remembers what a key stands for.
         max_bytes: most bytes of a document as BSON.
+        refused: told of a request in which a change of a grant was not allowed.
     """
     routes = Blueprint("bulk", __name__, url_prefix="/v1")
 
@@ -78,6 +86,10 @@ def blueprint(batches: Batches, documents: Documents, replays: Replays, max_byte
         granter = await granting(documents, who, [item.uuid for item in items])
         changes = [rules.grant_change(item, who.tenant.slug, granter(item.uuid)) for item in items]
         results = await batches.change_grants(who.tenant.slug, who.actor, changes)
+        forbidden = next((result for result in results if isinstance(result, Forbidden)), None)
+        if forbidden is not None:
+            # The answer is 200, but somebody tried: once for the request, as with a single grant.
+            refused(forbidden)
         return json_answer(rules.woven(parsed, results, rules.granted))
 
     return routes

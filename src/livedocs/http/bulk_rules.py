@@ -96,10 +96,9 @@ def parse_upserts(
     Raises:
         InvalidJson, BadRequest: there is no list of them to be had.
     """
-    items = items_of(extjson.loads(data))
     return [
-        _or_refused(item, partial(parse_upsert, item, now, max_bytes, spare(seed, place)))
-        for place, item in enumerate(items)
+        _or_refused(item, partial(parse_upsert, now=now, max_bytes=max_bytes, spare=spare(seed, place)))
+        for place, item in enumerate(items_of(extjson.plain(data)))
     ]
 
 
@@ -108,10 +107,10 @@ def parse_line(line: bytes, now: datetime, max_bytes: int, spare: UUID) -> Upser
     if not line.strip():
         return None
     try:
-        item = extjson.loads(line)
+        item = extjson.plain(line)
     except LivedocsError as error:
         return Refused(error)
-    return _or_refused(item, partial(parse_upsert, item, now, max_bytes, spare))
+    return _or_refused(item, partial(parse_upsert, now=now, max_bytes=max_bytes, spare=spare))
 
 
 def spare(seed: str | None, place: int) -> UUID:
@@ -121,12 +120,13 @@ def spare(seed: str | None, place: int) -> UUID:
 
 def parse_grants(data: bytes | str, now: datetime) -> list[GrantItem | Refused]:
     """The same for grants."""
-    return [_or_refused(item, partial(parse_grant, item, now)) for item in items_of(extjson.loads(data))]
+    return [_or_refused(item, partial(parse_grant, now=now)) for item in items_of(extjson.plain(data))]
 
 
-def _or_refused(item: object, parse: Callable[[], Parsed]) -> Parsed | Refused:
+def _or_refused(item: object, parse: Callable[[object], Parsed]) -> Parsed | Refused:
+    """The item, or why it is refused: a value of it that is none of Extended JSON's is no matter of the others."""
     try:
-        return parse()
+        return parse(extjson.typed(item))
     except LivedocsError as error:
         try:
             return Refused(error, parse_uuid(item.get("uuid")) if isinstance(item, Mapping) else None)

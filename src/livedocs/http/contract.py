@@ -61,7 +61,8 @@ _DOCUMENT: Errors = (*_BODY, e.InvalidDocument, e.InvalidField, e.TooDeep, e.Doc
 _PLACE: Errors = (e.InvalidUuid, e.UnknownCollection)
 _WRITE: Errors = (*_PLACE, *_DOCUMENT, e.Forbidden, e.Conflict, e.PreconditionFailed)
 _GRANT: Errors = (*_BODY, e.InvalidUuid, e.InvalidSubject, e.InvalidGrant, e.InvalidRole, e.Forbidden, e.Conflict)
-_SCOPED: Errors = (e.InsufficientScope,)
+# A service that is confined to collections has the scope in vain.
+_SCOPED: Errors = (e.InsufficientScope, e.Forbidden)
 
 _UUID = "6f1b0c1e-3a52-4c8e-9d5b-2f6f6c2f8a11"
 _FIELDS = {"title": "First", "at": {"$date": "2026-01-02T03:04:05.678Z"}}
@@ -269,14 +270,12 @@ CONTRACTS: Mapping[str, Contract] = {
         answer={**_TENANT, "limits": {"max_document_bytes": 65536}},
     ),
     "admin_tenants.confine_service": Contract(
-        (*_SCOPED, *_BODY, e.Forbidden, e.InvalidSubject, e.UnknownCollection),
+        (*_SCOPED, *_BODY, e.InvalidSubject, e.UnknownCollection),
         "livedocs:platform",
         request={"collections": ["notes"]},
         answer={**_TENANT, "services": {"initech-billing": {"collections": ["notes"]}}},
     ),
-    "admin_tenants.release_service": Contract(
-        (*_SCOPED, e.Forbidden, e.InvalidSubject), "livedocs:platform", answer=_TENANT
-    ),
+    "admin_tenants.release_service": Contract((*_SCOPED, e.InvalidSubject), "livedocs:platform", answer=_TENANT),
     "admin_tenants.suspend_tenant": Contract(
         (*_SCOPED, e.Conflict), "livedocs:platform", answer={**_TENANT, "status": "suspended"}
     ),

@@ -194,7 +194,7 @@ def _fingerprint(collection: str, given: Any, fields: Mapping[str, Any]) -> str:
 
 def _shown(place: Place, document: Mapping[str, Any], status: int, more: dict[str, str] | None = None) -> Response:
     headers = {"ETag": etag(document), **(more or {})}
-    if request.method != "GET" and wants_minimal():
+    if request.method not in {"GET", "HEAD"} and wants_minimal():
         headers |= MINIMAL
         return Response(b"", 201 if status == 201 else 204, headers)
     try:

@@ -13,7 +13,8 @@ import bson
 from livedocs.errors import BadRequest, PreconditionFailed
 from livedocs.store.validation import CODEC
 
-_TAG = re.compile(r'[ \t]*(W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
+# With the empty elements of a list before it, which mean nothing (RFC 9110, 5.6.1.2).
+_TAG = re.compile(r'[ \t,]*(W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,[ \t,]*|\Z)')
 
 Tags = frozenset[str] | Literal["*"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -194,6 +195,9 @@ async def _batches(chunks: AsyncIterator[bytes], longest: int, report: _Report) 
 
 def _parse(lines: Sequence[bytes], first: int, most: int, seed: str | None) -> list[Any]:
     now = datetime.now(UTC)
+    if first == 0:
+        # A file's byte order mark (RFC 8259, 8.1, lets us pass over it).
+        lines = [lines[0].removeprefix(codecs.BOM_UTF8), *lines[1:]]
     return [
         rules.parse_line(line, now, most, rules.spare(seed, first + place)) for place, line in enumerate(lines)
     ]

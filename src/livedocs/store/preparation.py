@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bson.errors import BSONError
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure
 
@@ -61,6 +62,8 @@ async def prepare(
         raise BadRequest(
             f"MongoDB cannot prepare this collection for streaming: {reason}.", collection=collection
         ) from error
+    except (BSONError, OverflowError) as error:
+        raise BadRequest("json_schema has no BSON form.", collection=collection) from error
 
 
 async def _index(database: AsyncDatabase[MongoDocument], collection: str) -> None:

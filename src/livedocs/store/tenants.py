@@ -23,6 +23,8 @@ from livedocs.telemetry import get_logger
 _log = get_logger(__name__)
 
 _SECONDS = 30.0
+# So long a server that starts without MongoDB says nothing.
+_READ_SECONDS = 5.0
 LIMITS = frozenset(
     {
         "max_document_bytes",
@@ -150,7 +152,7 @@ class Tenants:
             Unavailable: MongoDB cannot be read now.
         """
         tenants = []
-        with translated(seconds=_SECONDS):
+        with translated(seconds=_READ_SECONDS):
             async for document in self._tenants.find().sort("_id"):
                 tenant = parse_tenant(document)
                 if tenant is None:
@@ -165,7 +167,7 @@ class Tenants:
         Raises:
             Unavailable: MongoDB cannot be read now.
         """
-        with translated(seconds=_SECONDS):
+        with translated(seconds=_READ_SECONDS):
             document = await self._tenants.find_one({"_id": {"$eq": slug}})
         return parse_tenant(document) if document is not None else None
 

@@ -17,8 +17,8 @@ from livedocs.testing.sockets import WITHIN, Joined, Listener, Seen
 T = TypeVar("T")
 
 
-class Socket:
-    """Somebody's socket. `WITHIN` seconds is how long it waits unless told otherwise."""
+class _Somebodys:
+    """What is known of somebody's socket, however its tests are written."""
 
     def __init__(self, background: Background, barrier: Barrier, listener: Listener, token: str) -> None:
         self.name = listener.name
@@ -26,6 +26,10 @@ class Socket:
         self._background = background
         self._barrier = barrier
         self.listener = listener
+
+
+class Socket(_Somebodys):
+    """Somebody's socket. `WITHIN` seconds is how long it waits unless told otherwise."""
 
     async def join(
         self,
@@ -100,15 +104,8 @@ class Socket:
         return await self._background.run(work)
 
 
-class BlockingSocket:
+class BlockingSocket(_Somebodys):
     """The same for synchronous tests."""
-
-    def __init__(self, background: Background, barrier: Barrier, listener: Listener, token: str) -> None:
-        self.name = listener.name
-        self.token = token
-        self._background = background
-        self._barrier = barrier
-        self.listener = listener
 
     def join(
         self,

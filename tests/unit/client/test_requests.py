@@ -13,6 +13,7 @@ from livedocs.client import Client, GrantChange, Item, Retries
 from livedocs.errors import (
     Conflict,
     InvalidToken,
+    ItemsInterrupted,
     LivedocsError,
     NotFound,
     RateLimited,
@@ -191,6 +192,69 @@ async def test_a_refused_token_is_replaced_once(server):
     client = server(refused, OK, token="always the same")
     with pytest.raises(InvalidToken):
         await client.documents.get("notes", UUID_)
+
+
+class Renewed:
+    """Another token each time one is refused."""
+
+    async def token(self, *, refused=None):
+        return f"after {refused}"
+
+
+async def test_items_that_can_be_begun_anew_are_imported_with_another_token(server):
+    done = httpx.Response(200, json={"lines": 3, "succeeded": 3, "failed": 0, "errors": []})
+    client = server(problem("invalid_token", 401), done, token=Renewed())
+    await client.import_documents("notes", [Item({"n": number}) for number in range(3)])
+    first, second = (request.content for request in client.requests)
+    assert first == second
+    assert first.count(b"\n") == 3
+
+
+async def test_items_that_are_gone_are_not_imported_without_those_that_were_sent_already(server):
+    done = httpx.Response(200, json={"lines": 0, "succeeded": 0, "failed": 0, "errors": []})
+    client = server(problem("invalid_token", 401), done, token=Renewed())
+    with pytest.raises(InvalidToken):
+        await client.import_documents("notes", (Item({"n": number}) for number in range(3)))
+    assert len(client.requests) == 1
+
+
+async def test_items_that_end_in_an_error_leave_the_results_of_those_before_it(server):
+    def told(request):
+        items = json.loads(request.content)["items"]
+        return httpx.Response(200, json={"results": [{"uuid": item["uuid"], "status": 201} for item in items]})
+
+    broken = RuntimeError("the file ends here")
+    given = [Item({"n": number}, uuid4()) for number in range(1003)]
+    given[1001] = Item({"n": object()}, uuid4())
+
+    def items():
+        yield from given
+        raise broken
+
+    async def later():
+        for item in items():
+            yield item
+
+    for kind in (items, later):
+        client = server(told, told)
+        with pytest.raises(ItemsInterrupted) as caught:
+            await client.documents.bulk("notes", kind())
+        assert caught.value.__cause__ is broken
+        assert [result.uuid for result in caught.value.results] == [item.uuid for item in given]
+        failed = [number for number, result in enumerate(caught.value.results) if result.error is not None]
+        assert failed == [1001]
+        assert sum(len(json.loads(request.content)["items"]) for request in client.requests) == 1002
+
+
+async def test_grants_that_end_in_an_error_leave_the_results_of_those_before_it(server):
+    def changes():
+        yield GrantChange(UUID_, "user:bob", "reader")
+        raise KeyError("carol")
+
+    client = server(httpx.Response(200, json={"results": [{"uuid": str(UUID_), "status": 201}]}))
+    with pytest.raises(ItemsInterrupted, match="carol") as caught:
+        await client.grants.bulk(changes())
+    assert [result.status for result in caught.value.results] == [201]
 
 
 async def test_a_token_that_cannot_be_had_is_an_error_of_the_client(server):
