@@ -35,6 +35,9 @@ class Listener:
     def gone(self, change):
         self.gaps.append("gone")
 
+    def collections_changed(self, tenant):
+        self.gaps.append("collections_changed")
+
     def gap(self, reason):
         self.gaps.append(reason)
 
@@ -73,7 +76,7 @@ class Followed:
         joining, self.joining = self.joining, None
         if joining is not None:
             self.registry.tenants.append(joining)
-        return joining is not None
+        return None if joining is None else []
 
     async def caught_up(self):
         """Everything that was committed before this has gone through."""
