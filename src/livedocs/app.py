@@ -10,7 +10,7 @@ import gc
 import os
 import platform
 import signal
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -267,17 +267,11 @@ class Server:
                 log.warning("the tenants cannot be read yet", detail=error.detail)
                 await asyncio.sleep(_RETRY)
 
-    async def _tenants_changed(self) -> Collection[str] | None:
-        """Read the registry. Returns the tenants that have other collections now; None if nothing is different."""
-        before = {tenant.slug: tenant.collections for tenant in self._directory.all()}
-        if not await self._refresh_tenants():
-            return None
-        self._sockets.tenants_changed(self._directory.get)
-        return [
-            tenant.slug
-            for tenant in self._directory.all()
-            if tenant.collections != before.get(tenant.slug, tenant.collections)
-        ]
+    async def _tenants_changed(self) -> bool:
+        changed = await self._refresh_tenants()
+        if changed:
+            self._sockets.tenants_changed(self._directory.get)
+        return changed
 
     def _logged_out(self, token_id: str | None, login: str | None, tenant: str | None) -> list[str]:
         """Somebody has logged out here: end the sockets of that login, at the other processes too."""

@@ -100,8 +100,8 @@ def configure_logging(settings: Settings) -> None:
 # The values of labels that come from one place in the code each; see `Metrics`.
 EVENTS = ("insert", "update", "replace", "delete", "grant", "gone", "unreadable")
 RESYNCS = (
-    *("access", "ambiguous_path", "collection_dropped", "collections_changed", "event_too_large"),
-    *("event_unreadable", "grants_dropped", "history_lost", "slow", "window"),
+    *("access", "ambiguous_path", "collection_dropped", "event_too_large", "event_unreadable", "grants_dropped"),
+    *("history_lost", "slow", "window"),
 )
 DISCONNECTS = (
     *("auth_unavailable", "connect_timeout", "disconnected", "expired", "logout", "ping_timeout"),

@@ -35,9 +35,6 @@ class Listener:
     def gone(self, change):
         self.gaps.append("gone")
 
-    def collections_changed(self, tenant):
-        self.gaps.append("collections_changed")
-
     def gap(self, reason):
         self.gaps.append(reason)
 
@@ -76,7 +73,7 @@ class Followed:
         joining, self.joining = self.joining, None
         if joining is not None:
             self.registry.tenants.append(joining)
-        return None if joining is None else []
+        return joining is not None
 
     async def caught_up(self):
         """Everything that was committed before this has gone through."""

@@ -235,14 +235,6 @@ async def test_a_gap_concerns_every_active_membership(stage, fanout):
     assert fanout.resyncs.asked == {client: ({first, second}, "history_lost")}
 
 
-async def test_other_collections_concern_their_tenant_alone(stage, fanout):
-    for name in ("acme", "globex"):
-        enter(stage, fanout, stage.room(1, name), client=stage.client(tenant=name))
-    fanout.collections_changed("acme")
-    asked = {client.tenant.slug: reason for client, (_, reason) in fanout.resyncs.asked.items()}
-    assert asked == {"acme": "collections_changed"}
-
-
 @pytest.mark.parametrize(
     ("tenant", "reason", "concerned"),
     [("acme", "collection_dropped", {"acme"}), (None, "grants_dropped", {"acme", "globex"})],

@@ -85,9 +85,6 @@ class Listener:
     def gone(self, change):
         self.heard.append(change)
 
-    def collections_changed(self, tenant):
-        self.heard.append(f"collections of {tenant}")
-
     def gap(self, reason):
         self.heard.append(reason)
 
@@ -116,8 +113,7 @@ class Fed:
     def __init__(self):
         self.stream, self.listener, self.finder, self.registry = Stream(), Listener(), Finder(), Registry()
         self.history, self.metrics = History(window=300, max_bytes=2**20), Metrics()
-        # The tenants with other collections than before; None while nothing is different.
-        self.changed = None
+        self.changed = False
         self.feed = Feed(
             self.stream,
             Resolver(self.finder),
@@ -265,7 +261,7 @@ async def test_a_binary_that_only_claims_to_be_a_uuid_is_no_obstacle(fed):
 
 
 async def test_a_changed_registry_opens_the_stream_again_behind_the_change(fed):
-    fed.changed = []
+    fed.changed = True
     await fed.give(insert(1), tenants(2), insert(3))
     assert fed.seen == [token(1), "registry read"]
     assert fed.stream.reopened == [token(2)]
@@ -273,18 +269,6 @@ async def test_a_changed_registry_opens_the_stream_again_behind_the_change(fed):
     # What was left of the batch comes again.
     await fed.give(insert(3))
     assert fed.seen == [token(1), "registry read", token(3)]
-
-
-async def test_a_tenant_with_other_collections_gets_the_newest_state_and_nobody_resumes_across_it(fed):
-    """What a collection held when it was registered comes in no event."""
-    await fed.give(insert(1))
-    fed.changed = ["acme"]
-    await fed.give(tenants(2), insert(3))
-    assert fed.seen == [token(1), "registry read", "collections of acme"]
-    assert fed.stream.reopened == [token(2)]
-    assert not fed.history.covers(token(1), "acme")
-    assert fed.history.covers(token(2), "acme")
-    assert fed.history.covers(token(1), "globex")
 
 
 async def test_a_registry_as_it_was_changes_nothing(fed):
@@ -296,7 +280,7 @@ async def test_a_registry_as_it_was_changes_nothing(fed):
 async def test_what_comes_again_after_the_registry_is_resolved_as_if_for_the_first_time(fed):
     own = ObjectId()
     await fed.give(event(1, collection="test", documentKey={"_id": own}, fullDocument={"_id": own, "uuid": ROOM}))
-    fed.changed = []
+    fed.changed = True
     gone = event(3, "delete", "test", documentKey={"_id": own})
     await fed.give(tenants(2), gone)
     await fed.give(gone)

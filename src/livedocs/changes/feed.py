@@ -13,7 +13,7 @@ import heapq
 import itertools
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -53,9 +53,6 @@ class Listener(Protocol):
     def gone(self, change: CollectionGone) -> None:
         """A collection, a tenant's database or all the grants vanished at once."""
 
-    def collections_changed(self, tenant: str) -> None:
-        """A tenant has other collections than before: no event tells what they held already."""
-
     def gap(self, reason: str) -> None:
         """Changes were lost: what anyone holds may be out of date."""
 
@@ -64,8 +61,7 @@ class Feed:
     """Follows the stream, keeps the history and tells the listener.
 
     Args:
-        tenants_changed: reads the registry again; answers which of the tenants that were there before have other
-            collections now, or None when nothing at all is different.
+        tenants_changed: reads the registry again; answers whether anything is different.
         inquired: told what other processes ask; must not raise.
     """
 
@@ -78,7 +74,7 @@ class Feed:
         *,
         registry: Registry,
         control: str,
-        tenants_changed: Callable[[], Awaitable[Collection[str] | None]],
+        tenants_changed: Callable[[], Awaitable[bool]],
         metrics: Metrics,
         inquired: Callable[[InquiryMade], None] = lambda _: None,
     ) -> None:
@@ -167,13 +163,9 @@ class Feed:
             await self._settle(items[:place])
             # What follows was selected with the old registry: if that changed, it is read once more. It must not
             # have been resolved by then, since the resolver remembers what it has seen.
-            changed = await self._tenants_changed()
-            if changed is not None:
+            if await self._tenants_changed():
                 position = turn.token
                 self._stream.reopen(position)
-                for tenant in changed:
-                    self._history.break_off(position, tenant)
-                    self._listener.collections_changed(tenant)
             else:
                 await self._settle([item for item in items[place:] if not isinstance(item, TenantsChange)])
         self._advance(position)

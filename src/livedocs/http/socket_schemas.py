@@ -29,7 +29,6 @@ RESYNC: Mapping[str, str] = {
     "event_too_large": "a change was larger than MongoDB can report",
     "event_unreadable": "a change could not be read",
     "collection_dropped": "a collection or a tenant's database was dropped",
-    "collections_changed": "a collection of the tenant was registered, or is registered no longer",
     "grants_dropped": "the grants' collection was dropped",
     "snapshot": "a snapshot asked for without an acknowledgement",
 }

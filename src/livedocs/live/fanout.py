@@ -79,10 +79,6 @@ class Fanout:
         reason = "grants_dropped" if change.tenant is None else "collection_dropped"
         self._resync(reason, lambda room: change.tenant is None or room.tenant == change.tenant)
 
-    def collections_changed(self, tenant: str) -> None:
-        """A tenant has other collections than before: no event tells what they held already."""
-        self._resync("collections_changed", lambda room: room.tenant == tenant)
-
     def gap(self, reason: str) -> None:
         """Changes were lost: every membership is looked up again before it gets anything more."""
         self._resync(reason, lambda _: True)

@@ -26,7 +26,6 @@ REASONS = {
                 "history_lost",
                 "event_too_large",
                 "collection_dropped",
-                "collections_changed",
                 "grants_dropped",
                 "event_unreadable",
             ),

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
@@ -104,23 +104,6 @@ async def test_a_collection_registered_over_http_is_streamed_without_a_restart(o
     assert written.status_code == 201, written.text
     data, meta = await bob.expect("memos")
     assert (data["text"], meta["op"]) == ("new", "insert")
-
-
-async def test_whoever_is_in_a_room_gets_what_a_collection_held_when_it_was_registered(
-    open_peer, api, mongo, deployment
-):
-    uuid, ledgers = await shared(api), mongo[deployment.databases["acme"]].ledgers
-    bob = await open_peer("bob")
-    await bob.call("JoinRoom", [uuid])
-    # Nobody is told of it: the collection is not registered.
-    ledgers.insert_one({"_id": UUID(uuid), "n": 1})
-    registered = await api("acme-operator").put("/v1/admin/tenants/acme/collections/ledgers", json={"key": "_id"})
-    assert registered.status_code == 200, registered.text
-    body = (await bob.expect("$resync"))[0]
-    assert (body["uuid"], body["reason"]) == (uuid, "collections_changed")
-    assert [document["n"] for document in body["snapshot"]["ledgers"]] == [1]
-    ledgers.update_one({"_id": UUID(uuid)}, {"$set": {"n": 2}})
-    assert (await bob.expect("ledgers"))[0]["n"] == 2
 
 
 async def test_a_suspension_over_http_puts_everyone_out_and_a_resumption_lets_them_in(open_peer, api, server):

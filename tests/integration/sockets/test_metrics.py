@@ -174,15 +174,6 @@ async def registers_a_tenant(stage):
     )
 
 
-async def registers_a_collection(stage):
-    uuid = stage.document()
-    alice = await stage.open_peer("alice")
-    await alice.call("JoinRoom", [str(uuid)])
-    stage.control.tenants.update_one(
-        {"_id": "acme"}, {"$set": {f"collections.c{uuid4().hex[:8]}": {"key": "_id"}}}
-    )
-
-
 async def falls_behind(stage):
     """And is cut off in the end."""
     client = sockets.socket()
@@ -278,7 +269,6 @@ CASES = [
     Case("livedocs_revocation_seconds_count", revokes),
     Case('livedocs_resyncs_total{reason="window"}', joins_from_long_ago),
     Case('livedocs_resyncs_total{reason="collection_dropped"}', drops),
-    Case('livedocs_resyncs_total{reason="collections_changed"}', registers_a_collection),
     Case("livedocs_slow_sockets_total", falls_behind),
     Case("livedocs_sockets_behind", falls_behind),
     Case('livedocs_disconnects_total{reason="slow"}', falls_behind),
