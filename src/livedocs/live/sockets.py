@@ -140,7 +140,7 @@ class Sockets:
             made.goes_on = True
             connection.set_protocol(Link(connection, conversation, self._settings.max_message_bytes))
             return
-        # For as long as the socket lives only the address counts: the rest, the token among it, is let go of.
+        # Nothing of the handshake counts any more: it, and the token in it, is let go of.
         scope["headers"] = []
         await self._converse(receive, conversation)
 

@@ -177,13 +177,19 @@ def request(port):
     ).encode()
 
 
-async def test_a_peer_that_has_gone_before_it_was_accepted_is_no_connection_to_take_over(server):
+async def asked(server):
+    """A peer whose handshake is held up."""
     await (await server.connect()).close()
     server.gate.clear()
     server.asked.clear()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request(server.port))
     await server.asked.wait()
+    return reader, writer
+
+
+async def test_a_peer_that_has_gone_before_it_was_accepted_is_no_connection_to_take_over(server):
+    reader, writer = await asked(server)
     writer.write_eof()
     # Its end has been read before the application goes on.
     await asyncio.sleep(0.1)
@@ -195,12 +201,7 @@ async def test_a_peer_that_has_gone_before_it_was_accepted_is_no_connection_to_t
 
 
 async def test_a_peer_that_talks_before_it_was_accepted_is_not_listened_to(server):
-    await (await server.connect()).close()
-    server.gate.clear()
-    server.asked.clear()
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(request(server.port))
-    await server.asked.wait()
+    reader, writer = await asked(server)
     writer.write(b"\x81\x81" + bytes(4) + b"x")
     async with asyncio.timeout(10):
         assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
