@@ -12,7 +12,7 @@ ALWAYS = datetime.max.replace(tzinfo=UTC)
 """The end of a value that stays until so many others have come after it."""
 
 
-class Memory(Generic[V]):
+class TtlCache(Generic[V]):
     """Values by key, each until its own instant; the least recently used go first when it is full."""
 
     def __init__(self, size: int) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import posixpath
 import re
 import secrets
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote, urlsplit
 
 import orjson
 from cryptography.exceptions import InvalidTag
@@ -25,11 +28,11 @@ _PURPOSE = b"livedocs login attempt v1"
 _NONCE_BYTES = 12
 # Printable ASCII without the backslash, which browsers read as a slash; tabs and line ends they leave out, so that
 # "/\t/evil.example" would be "//evil.example".
-_LOCAL_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,1023}\Z")
+_LOCAL_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,511}\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LoginState:
     """One attempt to log in.
 
     Attributes:
@@ -47,7 +50,7 @@ class Attempt:
     started_at: int
 
     @classmethod
-    def begin(cls, return_to: str, now: datetime) -> Attempt:
+    def begin(cls, return_to: str, now: datetime) -> LoginState:
         """A new one, with fresh secrets of 256 bits each."""
         return cls(
             state=secrets.token_urlsafe(32),
@@ -58,9 +61,19 @@ class Attempt:
         )
 
     @property
+    def name(self) -> str:
+        """What its cookie is found by: several may be under way in one browser, each with a cookie of its own."""
+        return login_state_name(self.state)
+
+    @property
     def ends_at(self) -> datetime:
         """When it is too late to come back."""
         return datetime.fromtimestamp(self.started_at, UTC) + LIFETIME
+
+
+def login_state_name(state: str) -> str:
+    """The name of the attempt with that state; it does not tell the state."""
+    return hashlib.sha256(state.encode()).hexdigest()[:16]
 
 
 def local_path(text: str | None) -> str:
@@ -68,9 +81,11 @@ def local_path(text: str | None) -> str:
 
     Nobody is sent to another site after a login (RFC 9700, 4.11), nor to `/auth/...`, which would begin the next.
     """
-    if text is None or not _LOCAL_PATH.match(text) or text.startswith("/auth/"):
+    if text is None or not _LOCAL_PATH.match(text):
         return "/"
-    return text
+    # As a browser reads it: without dot segments, and whatever is percent-encoded (RFC 3986, 6.2.2).
+    path = posixpath.normpath(unquote(urlsplit(text).path))
+    return "/" if path == "/auth" or path.startswith("/auth/") else text
 
 
 class Seal:
@@ -84,18 +99,18 @@ class Seal:
         key = Scrypt(salt=_PURPOSE, length=32, n=2**14, r=8, p=1).derive(secret)
         self._cipher = AESGCM(key)
 
-    def close(self, attempt: Attempt) -> str:
+    def close(self, attempt: LoginState) -> str:
         """The attempt as a cookie value."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, orjson.dumps(asdict(attempt)), _PURPOSE)
         return base64.urlsafe_b64encode(nonce + sealed).decode("ascii")
 
-    def open(self, text: str, now: datetime) -> Attempt | None:
+    def open(self, text: str, now: datetime) -> LoginState | None:
         """The attempt in a cookie value; None when we did not seal it, or too long ago."""
         try:
             sealed = base64.urlsafe_b64decode(text.encode("ascii"))
             plain = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _PURPOSE)
         except (InvalidTag, ValueError, binascii.Error):
             return None
-        attempt = Attempt(**orjson.loads(plain))
+        attempt = LoginState(**orjson.loads(plain))
         return attempt if now < attempt.ends_at else None

@@ -11,7 +11,7 @@ from livedocs import tasks
 T = TypeVar("T")
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """Single flight. A caller that gives up does not take the call away from the others."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from livedocs.access.flights import Flights
+from livedocs.access.single_flight import SingleFlight
 
 
 class Call:
@@ -30,7 +30,7 @@ async def begin(flights, key, call, callers=1):
 
 
 async def test_callers_of_one_key_share_a_call_and_the_next_one_starts_anew():
-    flights, call = Flights(), Call()
+    flights, call = SingleFlight(), Call()
     tasks = await begin(flights, "a", call, callers=5)
     call.end.set()
     assert await asyncio.gather(*tasks) == [1] * 5
@@ -38,7 +38,7 @@ async def test_callers_of_one_key_share_a_call_and_the_next_one_starts_anew():
 
 
 async def test_after_a_detach_the_next_caller_starts_a_second_call_beside_the_first():
-    flights, first, second = Flights(), Call(), Call()
+    flights, first, second = SingleFlight(), Call(), Call()
     (before,) = await begin(flights, "a", first)
     flights.detach("a")
     (after,) = await begin(flights, "a", second)
@@ -51,7 +51,7 @@ async def test_after_a_detach_the_next_caller_starts_a_second_call_beside_the_fi
 
 
 async def test_a_failure_that_nobody_waits_for_any_more_is_no_stray_error(recwarn):
-    flights, begun, end = Flights(), asyncio.Event(), asyncio.Event()
+    flights, begun, end = SingleFlight(), asyncio.Event(), asyncio.Event()
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
 
@@ -75,7 +75,7 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_no_stray_error(recwar
 
 
 async def test_closing_cancels_detached_calls_too():
-    flights, call = Flights(), Call()
+    flights, call = SingleFlight(), Call()
     (task,) = await begin(flights, "a", call)
     flights.detach("a")
     await flights.aclose()

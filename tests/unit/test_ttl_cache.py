@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from livedocs.access.memory import Memory
+from livedocs.access.ttl_cache import TtlCache
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 SOON = START + timedelta(seconds=10)
 
 
 def test_a_value_is_gone_at_its_end():
-    memory = Memory(5)
+    memory = TtlCache(5)
     memory.put("a", 1, SOON)
     assert memory.get("a", SOON - timedelta(microseconds=1)) == 1
     assert memory.get("a", SOON) is None
@@ -17,7 +17,7 @@ def test_a_value_is_gone_at_its_end():
 
 
 def test_the_least_recently_used_goes_first_when_it_is_full():
-    memory = Memory(2)
+    memory = TtlCache(2)
     memory.put("a", 1, SOON)
     memory.put("b", 2, SOON)
     memory.get("a", START)
@@ -26,7 +26,7 @@ def test_the_least_recently_used_goes_first_when_it_is_full():
 
 
 def test_a_new_value_takes_the_place_of_the_old_one():
-    memory = Memory(2)
+    memory = TtlCache(2)
     memory.put("a", 1, START)
     memory.put("a", 2, SOON)
     assert memory.get("a", START) == 2
@@ -34,7 +34,7 @@ def test_a_new_value_takes_the_place_of_the_old_one():
 
 
 def test_what_is_dropped_is_gone():
-    memory = Memory(2)
+    memory = TtlCache(2)
     memory.put("a", 1, SOON)
     memory.drop("a")
     memory.drop("a")
