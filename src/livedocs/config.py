@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from livedocs import addresses, mongodb_uri
+from livedocs.addresses import host_and_port
 from livedocs.errors import ConfigurationError
 
 PREFIX = "LIVEDOCS_"
@@ -113,6 +115,20 @@ class Settings(BaseSettings):
     oauth_tenant_claim: str = Field("tenant", description="Path of the claim that names the tenant, dots between.")
     oauth_groups_claim: str = Field("groups", description="Path of the claim that lists the groups.")
     oauth_subject_claim: str = Field("sub", description="Path of the claim that identifies the user.")
+    oauth_service_claims: Words = Field(
+        (
+            "gty=client-credentials",
+            "idtyp=app",
+            "sub={client_id}@clients",
+            "username=service-account-{client_id}",
+            "preferred_username=service-account-{client_id}",
+            "username={client_id}",
+        ),
+        description="Claims with the values that say that no person is behind a token, `CLAIM=VALUE` each.",
+    )
+    oauth_token_types: Words = Field(
+        ("at+jwt",), description="Types (`typ`) of signed access tokens; `JWT` as well for Auth0 and Entra."
+    )
     oauth_timeout: float = Field(3.0, gt=0, le=60, description="Time limit of one call to the issuer.")
     introspection_cache: float = Field(
         30.0, ge=0, le=300, description="How long an answer of the introspection service is used again."
@@ -129,13 +145,41 @@ class Settings(BaseSettings):
 
     # The stream
     history_window: float = Field(300.0, ge=0, le=86400, description="How far back a cursor can resume.")
-    history_bytes: int = Field(64 * 2**20, ge=2**20, description="Most memory the history may take.")
+    history_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="Most memory the history may take; shared fairly by the tenants."
+    )
     stream_lag_bound: float = Field(
         15.0, gt=0, description="Lag of the change stream past which the server is not ready and joins stop."
     )
 
     # Limits
     max_document_bytes: int = Field(2**20, ge=1024, le=15 * 2**20, description="Largest document the API takes.")
+    max_shown_bytes: int = Field(
+        2 * 2**20,
+        ge=1024,
+        le=15 * 2**20,
+        description="Largest stored document that is decoded and shown; larger ones stall everybody for longer.",
+    )
+    max_shown_elements: int = Field(
+        100_000, ge=100, le=1_000_000, description="Most fields and array items of a document that is shown."
+    )
+    max_answer_bytes: int = Field(
+        4 * 2**20, ge=65536, le=64 * 2**20, description="Largest answer that holds more than one document."
+    )
+    max_bytes_in_flight_per_user: int = Field(
+        24 * 2**20, ge=2**20, description="Most bytes of one user in request bodies, imports and unread answers."
+    )
+    max_bytes_in_flight_per_tenant: int = Field(128 * 2**20, ge=2**20, description="The same of one tenant.")
+    max_grants_per_uuid: int = Field(
+        1000, ge=1, le=100_000, description="Most grants on one UUID; further ones are refused."
+    )
+    max_groups: int = Field(
+        1000, ge=0, le=10_000, description="Most groups of one user or service; a token with more is refused."
+    )
+    max_imports_per_user: int = Field(4, ge=1, description="Most imports of one user under way at one server.")
+    max_imports_per_tenant: int = Field(
+        16, ge=1, description="Most imports of one tenant under way at one server."
+    )
     max_message_bytes: int = Field(65536, ge=4096, le=2**20, description="Largest WebSocket message taken.")
     max_sockets: int = Field(
         20000, ge=1, description="Most sockets of one server, whose workers share its limits."
@@ -147,6 +191,22 @@ class Settings(BaseSettings):
         200, ge=0, description="Most sockets of one server that are accepted but not yet authenticated."
     )
     max_waiting_sockets_per_address: int = Field(50, ge=0, description="Most of those of one address.")
+    max_connections: int = Field(
+        5000, ge=10, description="Most TCP connections of one server that are no WebSockets."
+    )
+    max_connections_per_address: int = Field(
+        256,
+        ge=2,
+        description="Most of those of one address; of one behind a trusted proxy, most requests in progress.",
+    )
+    max_waiting_requests_per_address: int = Field(
+        100, ge=1, description="Most HTTP requests in progress of one address that are not yet authenticated."
+    )
+    max_unread_bytes_per_address: int = Field(
+        64 * 2**20,
+        ge=2**16,
+        description="Bytes of answers that one address has not taken yet, past which its requests are refused.",
+    )
     max_rooms_per_socket: int = Field(1000, ge=1, description="Most rooms one socket may be in.")
     connect_timeout: float = Field(5.0, gt=0, le=60, description="Time for CONNECT after the WebSocket is open.")
     ping_interval: float = Field(25.0, gt=0, description="Engine.IO ping interval.")
@@ -161,6 +221,9 @@ class Settings(BaseSettings):
 
     limit_burst: float = Field(
         10.0, ge=1, le=600, description="Seconds' worth of a `LIMIT_` rate that may come at once after a rest."
+    )
+    limit_connections_per_address: float = Field(
+        500.0, ge=0, description="TCP connections of one address per second and server; 0 for no limit."
     )
     limit_handshakes_per_address: float = Field(
         100.0, ge=0, description="WebSocket handshakes of one address per second and server; 0 for no limit."
@@ -337,22 +400,31 @@ def _key_complaint(settings: Settings) -> str | None:
     return None if good else "is neither RSA (2048 bits or more), P-256 to P-521 nor Ed25519"
 
 
+def _token_problems(settings: Settings) -> list[str]:
+    """What stands against how tokens are to be read."""
+    problems = []
+    if not all(re.fullmatch(r"[^=]+=.+", one) for one in settings.oauth_service_claims):
+        problems.append(f"{PREFIX}OAUTH_SERVICE_CLAIMS: are words like idtyp=app, or sub={{client_id}}@clients")
+    if "jwt" in map(str.lower, settings.oauth_token_types) and settings.oauth_audience == settings.oauth_client_id:
+        # An ID token has that audience and that type.
+        problems.append(f"{PREFIX}OAUTH_TOKEN_TYPES: JWT needs an audience that is not the client id")
+    return problems
+
+
 def _worker_problems(settings: Settings) -> list[str]:
     """What stands against several processes on one port."""
     if sys.platform != "linux":
         return [f"{PREFIX}WORKERS: more than one needs Linux, whose kernel spreads the connections"]
-    public, metrics = (_port(bind) for bind in (settings.bind, settings.metrics_bind))
-    problems = [] if public is not None else [f"{PREFIX}BIND: is not an address and a port, as workers need it"]
+    public, metrics = (
+        found[1] if found else None for found in map(host_and_port, (settings.bind, settings.metrics_bind or ""))
+    )
+    # Where it is nothing at all, that has been said.
+    fits = public is not None or addresses.problem(settings.bind) is not None
+    problems = [] if fits else [f"{PREFIX}BIND: is not an address and a port, as workers need it"]
     ports = range(metrics or 0, (metrics or 0) + settings.workers)
     if settings.metrics_bind and (not metrics or public in ports or ports[-1] > 65535):
         problems.append(f"{PREFIX}METRICS_BIND: leaves no port to each worker")
     return problems
-
-
-def _port(bind: str) -> int | None:
-    """The port of an address with one; None of whatever else Hypercorn binds to."""
-    found = re.fullmatch(r"(?!unix:|fd:).+:([0-9]{1,5})", bind)
-    return int(found[1]) if found else None
 
 
 def _missing_extras(settings: Settings) -> list[str]:
@@ -385,12 +457,18 @@ def _unsafe(settings: Settings) -> list[str]:
         for name in ("oauth_client_id", "oauth_audience", "oauth_issuer", "control_database")
         if not getattr(settings, name).strip()
     ]
-    problems += [] if settings.mongodb_uri.get_secret_value().strip() else [f"{PREFIX}MONGODB_URI: is empty"]
+    complaint = mongodb_uri.problem(settings.mongodb_uri.get_secret_value())
+    problems += [f"{PREFIX}MONGODB_URI: {complaint}"] if complaint else []
     if not settings.oauth_algorithms or not ASYMMETRIC.issuperset(settings.oauth_algorithms):
         problems.append(f"{PREFIX}OAUTH_ALGORITHMS: must be one or more of {' '.join(sorted(ASYMMETRIC))}")
+    problems += _token_problems(settings)
     client_problem = _client_problem(settings)
     problems += [client_problem] if client_problem else []
     problems += _missing_extras(settings)
+    for name in ("bind", "metrics_bind"):
+        where = getattr(settings, name)
+        complaint = addresses.problem(where) if where or name == "bind" else None
+        problems += [f"{PREFIX}{name.upper()}: {complaint}"] if complaint else []
     if settings.metrics_bind and settings.metrics_bind == settings.bind:
         problems.append(f"{PREFIX}METRICS_BIND: must not be the public listener")
     problems += _worker_problems(settings) if settings.workers > 1 else []

@@ -10,6 +10,7 @@
     |   +-- DuplicateCookie       400  duplicate_cookie
     |   +-- TokenTooLarge         400  token_too_large
     |   +-- LoginFailed           400  login_failed
+    |   +-- AnswerTooLarge        400  answer_too_large
     +-- Unauthenticated           401  unauthenticated
     |   +-- InvalidToken          401  invalid_token
     +-- Forbidden                 403  forbidden
@@ -22,6 +23,7 @@
     |   +-- UnknownCollection     404  unknown_collection
     +-- MethodNotAllowed          405  method_not_allowed
     +-- Conflict                  409  conflict
+    |   +-- Ambiguous             409  ambiguous
     +-- PreconditionFailed        412  precondition_failed
     +-- PayloadTooLarge           413  payload_too_large
     |   +-- DocumentTooLarge      413  document_too_large
@@ -31,9 +33,12 @@
     |   +-- TooDeep               422  too_deep
     +-- InvalidGrant              422  invalid_grant
     |   +-- InvalidRole           422  invalid_role
+    |   +-- TooManyGrants         422  too_many_grants
+    +-- UnsuitableCollection      422  unsuitable_collection
     +-- IdempotencyKeyReused      422  idempotency_key_reused
     +-- RateLimited               429  rate_limited
     |   +-- TooManyRooms          429  too_many_rooms
+    |   +-- TooManyBytes          429  too_many_bytes
     +-- Unavailable               503  unavailable
         +-- AuthUnavailable       503  auth_unavailable
         +-- TooManyConnections    503  too_many_connections
@@ -45,6 +50,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
+
+from livedocs.names import escaped
 
 
 class LivedocsError(Exception):
@@ -86,7 +93,8 @@ def _shown(value: Any) -> Any:
         return int(value) if abs(value) < 2**63 else str(value)[:200]
     if isinstance(value, list | tuple):
         return [_shown(item) for item in value[:100]]
-    return str(value)[:200]
+    # Shown in terminals and logs, where a control or a bidirectional mark would be carried out.
+    return escaped(str(value)[:200])
 
 
 class BadRequest(LivedocsError):
@@ -110,7 +118,8 @@ class InvalidUuid(BadRequest):
 class InvalidSubject(BadRequest):
     """Not a subject."""
 
-    code, title = "invalid_subject", "Not a subject: user:NAME, client:ID, group:NAME or tenant:*"
+    code = "invalid_subject"
+    title = "Not a subject: user:NAME, client:ID, group:NAME (1 to 255 visible characters, NFC) or tenant:*"
 
 
 class InvalidCursor(BadRequest):
@@ -144,6 +153,12 @@ class LoginFailed(BadRequest):
     """The way back from the OAuth provider did not fit the way there."""
 
     code, title = "login_failed", "The login could not be completed"
+
+
+class AnswerTooLarge(BadRequest):
+    """The answer would be larger than the server sends at once; ask for less at a time."""
+
+    code, title = "answer_too_large", "The answer would be too large; ask for fewer at a time"
 
 
 class Unauthenticated(LivedocsError):
@@ -219,6 +234,12 @@ class Conflict(LivedocsError):
     code, status, title = "conflict", 409, "It exists already"
 
 
+class Ambiguous(Conflict):
+    """Several documents of the collection have the UUID; `?_id=` says which is meant."""
+
+    code, title = "ambiguous", "Several documents have this UUID"
+
+
 class PreconditionFailed(LivedocsError):
     """The document is not in the state that If-Match or If-None-Match names (RFC 9110, 13.1)."""
 
@@ -273,6 +294,18 @@ class InvalidRole(InvalidGrant):
     code, title = "invalid_role", "The role is one of reader, writer, owner"
 
 
+class TooManyGrants(InvalidGrant):
+    """More grants than one UUID, or one item of a bulk request, may have."""
+
+    code, title = "too_many_grants", "Too many grants"
+
+
+class UnsuitableCollection(LivedocsError):
+    """A collection that cannot be registered; `reason`: `view`, `timeseries`, `capped` or `system`."""
+
+    code, status, title = "unsuitable_collection", 422, "This collection cannot be streamed"
+
+
 class IdempotencyKeyReused(LivedocsError):
     """The Idempotency-Key was used for another request (draft-ietf-httpapi-idempotency-key-header, 2.7)."""
 
@@ -289,6 +322,12 @@ class TooManyRooms(RateLimited):
     """More rooms than one call, or one socket, may have."""
 
     code, title = "too_many_rooms", "Too many rooms"
+
+
+class TooManyBytes(RateLimited):
+    """More bytes in flight than a user or a tenant may have: bodies, imports, answers that were not read yet."""
+
+    code, title = "too_many_bytes", "Too many bytes in flight"
 
 
 class Unavailable(LivedocsError):

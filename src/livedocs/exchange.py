@@ -24,6 +24,10 @@ def _unsaid(_: Exchange) -> None:
     """Nobody asked for it."""
 
 
+def _uncounted() -> None:
+    """Nobody counts those that are not known."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """What is known so far.
@@ -39,6 +43,7 @@ class Exchange:
         reason: why the server ended that socket, if it did.
         address: of its peer.
         finish: says what became of it.
+        identified: called when it is known who asks, or else when the answer begins; may be called again.
         goes_on: it does not end when its application returns; whoever has set this calls `finish`.
     """
 
@@ -52,6 +57,7 @@ class Exchange:
     reason: str | None = None
     address: str = ""
     finish: Callable[[Exchange], None] = _unsaid
+    identified: Callable[[], None] = _uncounted
     goes_on: bool = False
 
     @property

@@ -10,16 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.timestamp import Timestamp
 
 from livedocs.errors import InvalidSubject, InvalidUuid
+from livedocs.names import is_name
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
-_SUBJECT = re.compile(r"(?:(?:user|client|group):[^\x00-\x1f\x7f]{1,255}|tenant:\*)\Z")
+_KINDS = frozenset({"user", "client", "group"})
+_STORED_SUBJECT = re.compile(r"(?:(?:user|client|group):[^\x00-\x1f\x7f]{1,255}|tenant:\*)\Z")
 SLUG = re.compile(r"[a-z][a-z0-9-]{1,38}\Z")
 COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,119}\Z")
 
@@ -39,9 +41,24 @@ def parse_subject(text: object) -> str:
     """A subject as grants name it: `user:<sub>`, `client:<client_id>`, `group:<name>` or `tenant:*`.
 
     Raises:
-        InvalidSubject: for anything else.
+        InvalidSubject: for anything else; what a name may be says `names.is_name`.
     """
-    if not isinstance(text, str) or not _SUBJECT.match(text):
+    if isinstance(text, str):
+        kind, _, name = text.partition(":")
+        if text == "tenant:*" or (kind in _KINDS and is_name(name)):
+            return text
+    raise InvalidSubject(value=text)
+
+
+def parse_stored_subject(text: object) -> str:
+    """A subject that some stored grant may have: also names that `parse_subject` refuses by now.
+
+    Such a grant lets nobody in, since no token with such a name is accepted. It is shown, and can be taken away.
+
+    Raises:
+        InvalidSubject: for what no grant was ever set for.
+    """
+    if not isinstance(text, str) or not _STORED_SUBJECT.match(text):
         raise InvalidSubject(value=text)
     return text
 
@@ -152,6 +169,7 @@ class Tenant:
         collections: the registered collections, each with its key field.
         limits: its own, in place of the server's settings of those names.
         services: by client id, the collections that a service of the tenant is confined to.
+        aliases: further names that tokens have for it, as the OAuth service's own id of an organisation.
     """
 
     slug: str
@@ -161,16 +179,21 @@ class Tenant:
     limits: Mapping[str, Any] = field(default_factory=dict)
     created_at: datetime | None = None
     services: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    aliases: frozenset[str] = frozenset()
 
     @property
     def active(self) -> bool:
         """Whether its people may come in."""
         return self.status == "active"
 
-    def confines(self, subject: str) -> frozenset[str] | None:
-        """The collections that the subject is confined to; None for people, and for services that are not."""
+    def confines(self, subject: str, client_id: str) -> frozenset[str] | None:
+        """The collections that a token is confined to, by its subject or by its client; None when it is not.
+
+        Whoever seems to be behind it: a service that is taken for a person is no less confined.
+        """
         kind, _, name = subject.partition(":")
-        return self.services.get(name) if kind == "client" else None
+        own = self.services.get(name) if kind == "client" else None
+        return self.services.get(client_id) if own is None else own
 
     def limit(self, name: str) -> int | None:
         """The tenant's own limit of that name; None when it has none, or something that is no limit."""
@@ -178,8 +201,39 @@ class Tenant:
         return own if isinstance(own, int) and not isinstance(own, bool) and own > 0 else None
 
 
+class TooLarge(NamedTuple):
+    """In place of a document that is beyond what is shown (`LIVEDOCS_MAX_SHOWN_BYTES`, `_ELEMENTS`).
+
+    Attributes:
+        size: bytes that it has as BSON.
+    """
+
+    size: int
+
+
+class Unreadable(NamedTuple):
+    """In place of documents that could not be read, though others of the same room could."""
+
+
+# A document as it is stored, BSON, or what stands in its place.
+Stored = bytes | TooLarge | Unreadable
+
+
 @dataclass(frozen=True, slots=True)
-class Look:
+class ShownBounds:
+    """Beyond which a document is never decoded.
+
+    Attributes:
+        bytes: of its BSON.
+        elements: fields and array items in all.
+    """
+
+    bytes: int = 2 * 2**20
+    elements: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRequest:
     """What one caller asks for: the grants of its subjects on some UUIDs, and the documents of some of these."""
 
     uuids: Sequence[UUID]
@@ -194,12 +248,58 @@ class Snapshot:
     Attributes:
         at: the cluster time both were read at (`cursor.atClusterTime`).
         grants: by UUID, every grant of the caller's subjects, in force or not; every UUID asked for has an entry.
-        documents: by UUID, then by collection, the raw BSON documents (`dict`), for the UUIDs that have a grant.
+        documents: by UUID, then by collection, the documents as they are stored, for the UUIDs that have a grant.
         shared: the same for all snapshots of one round of reads: what was made of its documents is kept here,
             so that it is made once. Whoever looks into it holds the documents that it was made of.
+        left_out: UUIDs whose documents were due as well, but did not fit into one round of reads.
     """
 
     at: Timestamp
     grants: Mapping[UUID, Sequence[Grant]]
-    documents: Mapping[UUID, Mapping[str, Sequence[dict[str, Any]]]]
+    documents: Mapping[UUID, Mapping[str, Sequence[Stored]]]
     shared: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    left_out: frozenset[UUID] = frozenset()
+
+
+KEY_LEAD = 600
+"""Seconds, in cluster time, that a sealing key is committed before it begins to count."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealingKey:
+    """What cursors and tickets are sealed with at the cluster times from its beginning to the next key's.
+
+    Attributes:
+        number: 0 for the deployment's first one; each has the number behind the one before it.
+        begins: the cluster time, in seconds, from which on it counts.
+        made: the cluster time at which it was written.
+        secret: 32 random bytes.
+    """
+
+    number: int
+    begins: int
+    made: int
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SealingKeys:
+    """Every sealing key there is as of a cluster time."""
+
+    keys: Sequence[SealingKey]
+    at: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """How a refresh token stands.
+
+    Attributes:
+        by: who is to spend it, or has spent it just now; None for nobody.
+        renewed: the tokens that came of that, sealed (`access.renewals.seal`); None as long as none have.
+        over: whether somebody has logged out of its session.
+    """
+
+    by: str | None = None
+    renewed: bytes | None = None
+    over: bool = False

@@ -6,18 +6,22 @@ sets (codes, kinds) or from registered tenants, never from what a client sends, 
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from pymongo.errors import ConnectionFailure
 
 from livedocs import tracing
 from livedocs.config import Settings
@@ -53,6 +57,60 @@ def redact(text: str) -> str:
     return _BEARER.sub(rf"\1{_MASK}", _URI_PASSWORD.sub(rf"\1:{_MASK}@", text))
 
 
+def _speaks(error: BaseException) -> bool:
+    """Whether an exception's text is about the server and its connections, not about what somebody has sent."""
+    ours = type(error).__module__.partition(".")[0] == "livedocs"
+    return ours or isinstance(error, OSError | ConnectionFailure)
+
+
+def _lines(error: BaseException, depth: int = 5) -> Iterator[str]:
+    """A traceback as Python writes it, with the texts of exceptions that may repeat a request left out."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None and depth:
+        yield from _lines(before, depth - 1)
+        yield "\nwhich led to:\n\n"
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    text = f": {error}" if _speaks(error) else ""
+    yield f"{type(error).__module__}.{type(error).__qualname__}{text}\n"
+    if isinstance(error, BaseExceptionGroup) and depth:
+        for one in error.exceptions[:5]:
+            yield from _lines(one, depth - 1)
+
+
+def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
+    return "".join(_lines(exc_info[1])).rstrip("\n")
+
+
+def _shown(argument: object) -> object:
+    """An argument of a library's log line; raw bytes and exceptions may hold a request, its cookies among it."""
+    if isinstance(argument, bytes | bytearray | memoryview):
+        return f"<{len(argument)} bytes>"
+    if isinstance(argument, BaseException) and not _speaks(argument):
+        return f"<{type(argument).__qualname__}>"
+    return argument
+
+
+def _quieten(record: logging.LogRecord) -> bool:
+    if record.name.partition(".")[0] != "livedocs" and isinstance(record.args, tuple):
+        record.args = tuple(map(_shown, record.args))
+    return True
+
+
+def log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody has caught in an event loop, for `set_exception_handler`.
+
+    asyncio's own handler writes whatever is at hand: callbacks with their arguments, protocols, results.
+    """
+    task = context.get("task") or context.get("future")
+    get_logger(__name__).error(
+        "unhandled_error",
+        what=str(context.get("message", "")).partition(" in callback ")[0],
+        task=task.get_name() if isinstance(task, asyncio.Task) else None,
+        exc_info=context.get("exception"),
+    )
+
+
 def configure_logging(settings: Settings) -> None:
     """Send this process's logs, our own and the libraries', to standard error in one format."""
     shared: list[structlog.typing.Processor] = [
@@ -61,7 +119,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(_traceback),
         _redact,
     ]
     structlog.configure(
@@ -81,6 +139,7 @@ def configure_logging(settings: Settings) -> None:
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_quieten)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -100,20 +159,38 @@ def configure_logging(settings: Settings) -> None:
 # The values of labels that come from one place in the code each; see `Metrics`.
 EVENTS = ("insert", "update", "replace", "delete", "grant", "gone", "unreadable")
 RESYNCS = (
-    *("access", "ambiguous_path", "collection_dropped", "event_too_large", "event_unreadable", "grants_dropped"),
-    *("history_lost", "slow", "window"),
+    *(
+        "access",
+        "ambiguous_order",
+        "ambiguous_path",
+        "collection_dropped",
+        "document_too_large",
+        "event_too_large",
+    ),
+    *("event_unreadable", "grants_dropped", "history_lost", "slow", "window"),
 )
+PARTS = (
+    *("changes", "cluster", "journal", "lease", "logouts", "metrics", "sealing keys", "slow sockets", "timers"),
+)
+CONTAINED = ("change", "inquiry", "resync", "socket", "timer")
 DISCONNECTS = (
-    *("auth_unavailable", "connect_timeout", "disconnected", "expired", "logout", "ping_timeout"),
+    *("auth_unavailable", "connect_timeout", "disconnected", "error", "expired", "logout", "ping_timeout"),
     *("protocol_error", "rate_limited", "reauth_refused", "shutdown", "slow", "tenant_suspended", "token_revoked"),
 )
 BOUNDS = (
     *(("sockets", scope) for scope in ("server", "address", "user", "tenant")),
     *(("waiting sockets", scope) for scope in ("server", "address")),
+    *(("connections", scope) for scope in ("server", "address")),
+    *((kind, "address") for kind in ("requests", "waiting requests", "unread bytes")),
     *(("rooms", scope) for scope in ("socket", "call")),
+    *(("bytes", scope) for scope in ("user", "tenant")),
+    ("session queries", "user"),
+    ("waiting documents", "user"),
+    *(("imports", scope) for scope in ("user", "tenant")),
 )
 OTHER_TENANTS = "other"
 _SINCE_COMMIT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 Family = TypeVar("Family", Counter, Gauge)
 
@@ -202,6 +279,24 @@ class Metrics:
         self.unresolved = Counter(
             "livedocs_events_unresolved", "Events dropped because no UUID could be found", registry=registry
         )
+        self.contained = _labelled(
+            Counter(
+                "livedocs_contained_errors",
+                "Errors nobody foresaw that harmed one room or one socket only, by what failed",
+                ["what"],
+                registry=registry,
+            ),
+            *CONTAINED,
+        )
+        self.part_restarts = _labelled(
+            Counter(
+                "livedocs_part_restarts",
+                "Times a part of the process died and was started again in place, by part",
+                ["part"],
+                registry=registry,
+            ),
+            *PARTS,
+        )
         self.deliveries = Counter("livedocs_deliveries", "Events written to sockets", registry=registry)
         self.latency = Histogram(
             "livedocs_commit_to_write_seconds",
@@ -220,18 +315,30 @@ class Metrics:
                 ["cause"],
                 registry=registry,
             ),
-            *("reopen", "resume", "without_images", "skip", "start_over"),
+            *("reopen", "resume", "trimmed", "without_images", "skip", "start_over"),
         )
         self.history_events = Gauge("livedocs_history_events", "Events in the history", registry=registry)
         self.history_bytes = Gauge("livedocs_history_bytes", "Bytes in the history", registry=registry)
         self.history_seconds = Gauge(
-            "livedocs_history_window_seconds", "How far back a cursor can resume now", registry=registry
+            "livedocs_history_window_seconds",
+            "How far back a cursor can resume now, in tenants that hold no more than their share",
+            registry=registry,
+        )
+        self.history_shortest = Gauge(
+            "livedocs_history_shortest_window_seconds",
+            "The same in the tenant whose window is the shortest",
+            registry=registry,
+        )
+        self.history_shortened = Gauge(
+            "livedocs_history_shortened_tenants",
+            "Tenants whose window is shorter than that of the others",
+            registry=registry,
         )
         self.evictions = _labelled(
             Counter(
                 "livedocs_evictions", "Memberships ended by the server, by reason", ["reason"], registry=registry
             ),
-            *("revoked", "expired"),
+            *("revoked", "expired", "unavailable"),
         )
         self.revocation = Histogram(
             "livedocs_revocation_seconds",
@@ -271,6 +378,15 @@ class Metrics:
             ["kind", "scope"],
             registry=registry,
         )
+        self.inquiries = _labelled(
+            Counter(
+                "livedocs_inquiries",
+                "Questions of other processes about this one's sockets, by result",
+                ["result"],
+                registry=registry,
+            ),
+            *("answered", "failed", "dropped", "unknown"),
+        )
         self.limits_hit = Counter(
             "livedocs_limits_hit",
             "What was refused because there were enough already, by kind and by whose limit",
@@ -291,9 +407,30 @@ class Metrics:
             ["method", "route"],
             registry=registry,
         )
+        self.loop_lag = Histogram(
+            "livedocs_loop_lag_seconds",
+            "How late the event loop woke, twenty times a second",
+            buckets=_LAGS,
+            registry=registry,
+        )
+        self.loop_lag_worst = Gauge(
+            "livedocs_loop_lag_worst_seconds",
+            "The longest of these delays within the last minute",
+            registry=registry,
+        )
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose lines carry fields, not formatted sentences."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+def log_failure(logger: structlog.stdlib.BoundLogger, event: str, error: BaseException, **subject: Any) -> None:
+    """Log an error that was contained: its kind, where it arose and whose it is.
+
+    Not its message, which may quote a document.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    logger.error(event, error=type(error).__name__, where=where, **subject)

@@ -61,14 +61,20 @@ class Documents:
         answer = await self._requests.send(Request("POST", _path(collection), headers, body))
         return _document(collection, _created_uuid(answer), answer)
 
-    async def get(self, collection: str, uuid: UUID) -> Document:
+    async def get(self, collection: str, uuid: UUID, *, id: Any = None) -> Document:  # noqa: A002 - what it is
         """Read a document.
+
+        Args:
+            collection: a registered one.
+            uuid: which document.
+            id: the `_id` of the one that is meant, where several of the collection have the UUID.
 
         Raises:
             Forbidden: no grant; also where there is no such UUID.
             NotFound: the UUID has no document in this collection.
+            Ambiguous: it has several, and `id` does not say which is meant.
         """
-        return _document(collection, uuid, await self._requests.send(Request("GET", _path(collection, uuid))))
+        return _document(collection, uuid, await self._requests.send(Request("GET", _path(collection, uuid, id))))
 
     async def get_if_changed(self, collection: str, uuid: UUID, etag: str) -> Document | None:
         """Read a document unless it is still in the state of that `etag`; None then."""
@@ -85,6 +91,7 @@ class Documents:
         if_match: str | None = None,
         if_none_match: str | None = None,
         minimal: bool = False,
+        id: Any = None,  # noqa: A002 - what it is
     ) -> Document:
         """Put these fields in place of the document's, or make it.
 
@@ -95,13 +102,16 @@ class Documents:
             if_match: an `etag`: only if the document is still in that state.
             if_none_match: `*`: only if there is none.
             minimal: do without the document in the answer.
+            id: the `_id` of the one that is meant, see `get`; then none is made.
 
         Raises:
             PreconditionFailed: the condition does not hold.
         """
         conditions = _conditions(if_match, if_none_match)
         headers = {**_JSON, **conditions, **_prefer(minimal)}
-        request = Request("PUT", _path(collection, uuid), headers, codec.dumps(fields), repeatable=not conditions)
+        request = Request(
+            "PUT", _path(collection, uuid, id), headers, codec.dumps(fields), repeatable=not conditions
+        )
         return _document(collection, uuid, await self._requests.send(request))
 
     async def merge(
@@ -113,6 +123,7 @@ class Documents:
         if_match: str | None = None,
         if_none_match: str | None = None,
         minimal: bool = False,
+        id: Any = None,  # noqa: A002 - what it is
     ) -> Document:
         """Change some fields (RFC 7396), or make the document: mappings merge, None removes, all else replaces.
 
@@ -121,10 +132,17 @@ class Documents:
         conditions = _conditions(if_match, if_none_match)
         headers = {**_MERGE, **conditions, **_prefer(minimal)}
         body = codec.dumps(changes)
-        request = Request("PATCH", _path(collection, uuid), headers, body, repeatable=not conditions)
+        request = Request("PATCH", _path(collection, uuid, id), headers, body, repeatable=not conditions)
         return _document(collection, uuid, await self._requests.send(request))
 
-    async def delete(self, collection: str, uuid: UUID, *, if_match: str | None = None) -> None:
+    async def delete(
+        self,
+        collection: str,
+        uuid: UUID,
+        *,
+        if_match: str | None = None,
+        id: Any = None,  # noqa: A002 - what it is
+    ) -> None:
         """Delete a document; its grants stay.
 
         Raises:
@@ -132,7 +150,7 @@ class Documents:
             PreconditionFailed: it is not in the state of that `etag`.
         """
         conditions = _conditions(if_match, None)
-        request = Request("DELETE", _path(collection, uuid), conditions, repeatable=not conditions)
+        request = Request("DELETE", _path(collection, uuid, id), conditions, repeatable=not conditions)
         await self._requests.send(request, gone=NotFound)
 
     async def upsert(
@@ -189,9 +207,12 @@ async def _entries(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator
         place += 1
 
 
-def _path(collection: str, uuid: UUID | None = None) -> str:
+def _path(collection: str, uuid: UUID | None = None, identifier: Any = None) -> str:
     path = f"/v1/docs/{quote(collection, safe='')}"
-    return path if uuid is None else f"{path}/{uuid}"
+    if uuid is None:
+        return path
+    query = "" if identifier is None else f"?_id={quote(codec.dumps(identifier), safe='')}"
+    return f"{path}/{uuid}{query}"
 
 
 def _conditions(if_match: str | None, if_none_match: str | None) -> dict[str, str]:

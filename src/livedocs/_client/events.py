@@ -48,6 +48,7 @@ class Change:
         cursor: where the stream is after it; keep it to go on from here.
         at: when it was committed.
         txn: the same for all changes of one transaction.
+        id: the document's `_id`, where several documents may share the UUID; None where the UUID is the `_id`.
     """
 
     uuid: UUID
@@ -59,6 +60,7 @@ class Change:
     removed: Sequence[str] = ()
     truncated: Sequence[Truncated] = ()
     txn: Any = None
+    id: Any = None
 
 
 @dataclass(frozen=True, slots=True)

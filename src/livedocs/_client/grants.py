@@ -69,9 +69,17 @@ class Grants:
         return _receipt(_members(answer.body)) if answer.body else None
 
     async def of(self, uuid: UUID) -> list[Grant]:
-        """Every grant on a UUID."""
-        answer = await self._requests.send(Request("GET", f"/v1/grants/{uuid}"))
-        return [_grant(one) for one in _members(answer.body)["grants"]]
+        """Every grant on a UUID, asked for page by page."""
+        return [grant async for grant in self._pages({"limit": _PAGE}, f"/v1/grants/{uuid}")]
+
+    async def _pages(self, params: dict[str, Any], path: str) -> AsyncIterator[Grant]:
+        while True:
+            page = _members((await self._requests.send(Request("GET", path, params=params))).body)
+            for one in page["grants"]:
+                yield _grant(one)
+            if page["next"] is None:
+                return
+            params["cursor"] = page["next"]
 
     async def transfer(
         self,
@@ -92,7 +100,7 @@ class Grants:
             wait: seconds to wait for every server process to have applied it; see `put`.
 
         Returns:
-            Every grant there is then.
+            The first 100 grants, by subject, that there are then.
         """
         members = {"to": to, "from": giver, "keep": batches.role_name(keep)}
         body = codec.dumps({name: value for name, value in members.items() if value is not None})
@@ -127,7 +135,7 @@ class Grants:
         Args:
             uuid: of the documents.
             subject: who.
-            groups: the subject's; without any, what its live sockets say.
+            groups: the subject's; without any, what its live sockets say, to an administrator.
         """
         params = {"subject": subject, "group": [*groups]}
         answer = await self._requests.send(Request("GET", f"/v1/grants/{uuid}/explain", params=params))
@@ -140,7 +148,7 @@ class Grants:
             rules=tuple(
                 Rule(one["rule"], one["applies"], one["in_force"], _grant(one["grant"])) for one in told["rules"]
             ),
-            sockets=told["sockets"]["of_subject"],
+            sockets=told["sockets"]["of_subject"] if told.get("sockets") else None,
         )
 
 

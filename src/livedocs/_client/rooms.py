@@ -1,7 +1,8 @@
 """The rooms of a subscription: what to join, and what each message means for whoever follows them. Pure.
 
 Each change is told once, in the order of the stream, however often the connection is lost: a room's cursor is the
-last change told, it is what the next join resumes from, and what is not behind it is not told again.
+last change told, it is what the next join resumes from, and what is not behind it is not told again. The newest
+ticket goes with every join: it says that the caller has been in its groups all along.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class Rooms:
         since: cursors to go on from.
         collections: only these; all when None.
         snapshot: whether rooms without a cursor begin with a snapshot, or with the next change.
+        ticket: of the subscription that the cursors are from.
+
+    Attributes:
+        ticket: the newest one.
     """
 
     def __init__(
@@ -65,10 +70,12 @@ class Rooms:
         since: Mapping[UUID, str],
         collections: Sequence[str] | None,
         snapshot: bool,
+        ticket: str | None = None,
     ) -> None:
         self._rooms = {uuid: Room(uuid, since.get(uuid)) for uuid in uuids}
         self._collections = collections
         self._snapshot = snapshot
+        self.ticket = ticket
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -105,6 +112,9 @@ class Rooms:
 
     def _options(self, cursor: str | None) -> dict[str, Any]:
         options: dict[str, Any] = {"snapshot": self._snapshot} if cursor is None else {"since": cursor}
+        if self.ticket is not None:
+            # Without a cursor, too: the ticket in the answer would begin anew.
+            options["ticket"] = self.ticket
         return options if self._collections is None else {**options, "collections": list(self._collections)}
 
     # -- what the server says --
@@ -120,6 +130,7 @@ class Rooms:
                 pass
             case _:
                 raise UnexpectedAnswer(101, "not the answer to a join")
+        self._keep(answer)
         events: list[Event] = []
         whole = answers.refusal(answer) if "code" in answer else None
         if whole is not None and not _later(whole):
@@ -134,6 +145,11 @@ class Rooms:
             error = whole or answers.refusal(refused.get(str(uuid)) or {})
             events += self._refused(room, error, now)
         return events
+
+    def _keep(self, told: Any) -> None:
+        match told:
+            case {"ticket": str() as ticket}:
+                self.ticket = ticket
 
     def _joined(self, room: Room, told: Mapping[str, Any]) -> Iterator[Event]:
         room.joined = True
@@ -158,6 +174,9 @@ class Rooms:
     def received(self, name: str, arguments: Sequence[Any]) -> Event | None:
         """What an event from the server tells, if it tells anything new."""
         data: Any = arguments[0] if arguments else None
+        if name == "$ticket":
+            self._keep(data)
+            return None
         room = self._room(data)
         if room is None:
             return None
@@ -209,6 +228,7 @@ def _changed(room: Room, collection: str, data: Mapping[str, Any], meta: Any) ->
         tuple(meta.get("removed") or ()),
         tuple(Truncated(one["field"], one["newSize"]) for one in meta.get("truncated") or ()),
         meta.get("txn"),
+        meta.get("_id"),
     )
 
 

@@ -95,6 +95,7 @@ class Client:
         *,
         collections: Sequence[str] | None = None,
         since: Mapping[UUID, str] | None = None,
+        ticket: str | None = None,
         snapshot: bool = True,
         buffer: int = 1000,
     ) -> Subscription:
@@ -104,6 +105,7 @@ class Client:
             uuids: of the documents.
             collections: only these; all of the tenant's when None.
             since: cursors, by UUID, of the last changes known: what was missed comes first.
+            ticket: of the subscription that the cursors are from.
             snapshot: whether a UUID without a cursor begins with a `Snapshot`, or with the next change.
             buffer: events that may wait for the caller.
 
@@ -111,5 +113,5 @@ class Client:
         """
         from livedocs._client.subscription import Subscription  # noqa: PLC0415 - websockets is an extra
 
-        rooms = Rooms(uuids, since=since or {}, collections=collections, snapshot=snapshot)
+        rooms = Rooms(uuids, since=since or {}, collections=collections, snapshot=snapshot, ticket=ticket)
         return Subscription(self._url, self._tokens, rooms, self._retries, buffer=buffer)

@@ -80,6 +80,14 @@ class Subscription:
         """By UUID, the last event that the caller was given; `since` for another subscription."""
         return dict(self._cursors)
 
+    @property
+    def ticket(self) -> str | None:
+        """The newest one, for another subscription of the same caller that goes on from `cursors`; None before.
+
+        Without it, what was missed of documents that the caller sees through a group is not told change by change.
+        """
+        return self._rooms.ticket
+
     async def __aenter__(self) -> Self:
         """Connect.
 

@@ -136,7 +136,8 @@ class Explanation:
 
     Attributes:
         reason: `no_grant`, `expired`, `role_too_low`; None when it may.
-        sockets: of the subject that hold the room, in all server processes that answered in time.
+        sockets: of the subject that hold the room, in all server processes that answered in time; None for whoever
+            is no administrator.
     """
 
     allowed: bool
@@ -144,7 +145,7 @@ class Explanation:
     until: datetime | None
     reason: str | None
     rules: tuple[Rule, ...]
-    sockets: int
+    sockets: int | None
 
 
 @dataclass(frozen=True, slots=True)
