@@ -12,17 +12,17 @@ from bson import ObjectId
 from bson.timestamp import Timestamp
 from pymongo.errors import AutoReconnect
 
+from livedocs.bsondecode import CODEC
 from livedocs.changes import cursor
 from livedocs.changes.event import DocumentChange, GrantChange
 from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
-from livedocs.changes.normalise import CODEC
-from livedocs.changes.resolver import Resolver, identity
+from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Batch, Opened
 from livedocs.model import Grant, GrantKey, Role, Tenant, grant_document
 from livedocs.telemetry import Metrics
 
-BEGIN = int(time.time())
+BEGIN = int(time.time()) - 60  # later than all that happens in a test
 ROOM, OTHER = UUID(int=1), UUID(int=2)
 ACME = Tenant("acme", "acme_db", {"notes": "_id", "test": "uuid"})
 
@@ -32,7 +32,8 @@ def at(second):
 
 
 def token(second, number=0):
-    return f"{cursor.before(at(second))}2B{number:06X}"
+    # KeyString's integer of three bytes, as the index within a transaction is one.
+    return f"{cursor.before(at(second))}2D{number:06X}"
 
 
 def event(second, op="insert", collection="notes", database="acme_db", number=0, **members):
@@ -44,6 +45,12 @@ def event(second, op="insert", collection="notes", database="acme_db", number=0,
         **members,
     }
     return bson.encode(body, codec_options=CODEC)
+
+
+def identity(document_id):
+    """An `_id` as BSON: its type and its value."""
+    element = bson.encode({"": document_id}, codec_options=CODEC)[4:-1]
+    return element[:1] + element[2:]
 
 
 def insert(second, uuid=ROOM, **fields):
@@ -85,8 +92,14 @@ class Listener:
     def gone(self, change):
         self.heard.append(change)
 
-    def gap(self, reason):
-        self.heard.append(reason)
+    def gap(self, reason, tenant=None):
+        self.heard.append(reason if tenant is None else (reason, tenant))
+
+    def unreadable(self, room):
+        self.heard.append(("unreadable", room))
+
+    def unprepared(self, change):
+        return False
 
 
 class Finder:
@@ -99,7 +112,7 @@ class Finder:
             self.failures -= 1
             msg = "gone"
             raise AutoReconnect(msg)
-        return {identity(one): self.known[one] for one in ids if one in self.known}
+        return {own: uuid for one, uuid in self.known.items() if (own := identity(one)) in ids}
 
 
 class Registry:
@@ -122,8 +135,12 @@ class Fed:
             registry=self.registry,
             control="control",
             tenants_changed=self.tenants_changed,
+            cover=self.cover,
             metrics=self.metrics,
         )
+
+    async def cover(self, at):
+        """Every key is known."""
 
     async def tenants_changed(self):
         # What came before has been told by now.
@@ -247,14 +264,6 @@ async def test_documents_are_looked_up_again_until_it_works_and_order_is_kept(fe
     assert len(fed.finder.asked) == 3
 
 
-async def test_an_event_that_cannot_be_read_is_told_as_a_gap_behind_its_batch(fed):
-    broken = event(2, documentKey={})
-    await fed.give(insert(1), broken, insert(3))
-    assert fed.seen == [token(1), token(3), "event_unreadable"]
-    assert not fed.history.covers(token(2), "acme")
-    assert fed.history.covers(fed.feed.position, "acme")
-
-
 async def test_a_binary_that_only_claims_to_be_a_uuid_is_no_obstacle(fed):
     await fed.give(insert(1, odd=bson.Binary(b"abc", 4)))
     assert fed.seen == [token(1)]
@@ -330,3 +339,61 @@ async def test_documents_of_a_collection_that_was_replaced_are_not_taken_for_tho
     await fed.give(event(4, "drop", "test"))
     await fed.give(event(5, "update", "test", documentKey={"_id": own}, updateDescription=update))
     assert fed.listener.heard[-1].room.uuid == ROOM
+
+
+async def test_of_two_changes_whose_cursors_do_not_show_their_order_the_second_is_withheld(fed):
+    """As two shards commit them in one transaction: one time, one index, two documents of the UUID."""
+    same = token(1, 7)
+    tokens = [same + "6E11", same + "6E22", token(1, 8) + "6E00", token(2) + "6E00"]
+    await fed.open()
+    await fed.give(
+        *(
+            bson.encode(bson.decode(insert(int(index == 3) + 1)) | {"_id": {"_data": one}}, codec_options=CODEC)
+            for index, one in enumerate(tokens)
+        )
+    )
+    told = [change for change in fed.listener.heard if isinstance(change, DocumentChange)]
+    assert [(change.token, change.withheld) for change in told] == list(
+        zip(tokens, [None, "ambiguous_order", None, None], strict=True)
+    )
+    assert fed.history.since(told[0].room, tokens[0]) == told[1:]
+
+
+GLOBEX = Tenant("globex", "globex_db", {"notes": "_id"})
+
+
+def of_globex(second, uuid=OTHER):
+    key = {"_id": uuid}
+    return event(second, database="globex_db", documentKey=key, fullDocument=key)
+
+
+async def test_a_tenant_whose_documents_cannot_be_looked_up_holds_up_no_other(fed):
+    fed.registry.tenants = (ACME, GLOBEX)
+    fed.finder.failures = 10**6
+    await fed.give(event(1, "update", "test", documentKey={"_id": 1}, updateDescription=CHANGED), of_globex(2))
+    assert fed.seen == [token(2)]
+    assert (fed.history.position_of("globex"), fed.feed.position < token(1)) == (token(2), True)
+    # Its own changes wait for one another; the other tenant's do not, nor does who waits for them.
+    await fed.give(insert(3), of_globex(4))
+    assert fed.seen == [token(2), token(4)]
+    await asyncio.wait_for(fed.feed.passed(at(3), "globex"), 1)
+    waiting = asyncio.create_task(fed.feed.passed(at(3), "acme"))
+    everybody = asyncio.create_task(fed.feed.passed(at(3)))
+    await fed.taken()
+    assert not waiting.done()
+    assert not everybody.done()
+    assert fed.feed.lag("acme") > fed.feed.lag("globex") + 2
+    assert fed.feed.lag("globex") == pytest.approx(fed.feed.lag(), abs=0.5)
+    waiting.cancel()
+    everybody.cancel()
+
+
+async def test_what_is_everybodys_waits_for_all_tenants(fed):
+    fed.registry.tenants = (ACME, GLOBEX)
+    await fed.give(insert(1), of_globex(2), tenants(3), insert(4), of_globex(5))
+    assert sorted(fed.seen[:2]) == [token(1), token(2)]
+    assert fed.seen[2] == "registry read"
+    assert sorted(fed.seen[3:]) == [token(4), token(5)]
+
+
+CHANGED = {"updatedFields": {"n": 1}, "removedFields": [], "truncatedArrays": []}

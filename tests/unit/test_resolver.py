@@ -4,10 +4,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import bson
+import structlog
 from bson import ObjectId, Timestamp
 
-from livedocs.changes.normalise import CODEC, Unresolved
-from livedocs.changes.resolver import Resolver, identity
+from livedocs.bsondecode import CODEC
+from livedocs.changes.event import DocumentChange, Lost
+from livedocs.changes.normalise import Unresolved
+from livedocs.changes.resolver import Resolver
 from livedocs.model import Tenant
 
 TENANT = Tenant("acme", "acme_db", {"notes": "_id", "test": "uuid"})
@@ -28,7 +31,13 @@ class Finder:
         assert (tenant, collection) == (TENANT, "test")
         self.asked.append(list(ids))
         self.times.append(at)
-        return {identity(one): self.known[one] for one in ids if one in self.known}
+        return {own: uuid for one, uuid in self.known.items() if (own := identity(one)) in ids}
+
+
+def identity(document_id: Any) -> bytes:
+    """An `_id` as BSON: its type and its value."""
+    element = bson.encode({"": document_id}, codec_options=CODEC)[4:-1]
+    return element[:1] + element[2:]
 
 
 def event(
@@ -82,7 +91,7 @@ async def test_the_rest_of_a_batch_is_looked_up_together():
     resolver = Resolver(finder)
     found = await rooms(resolver, *(event("update", one) for one in (*ids, *ids)))
     assert found == [("update", known[one]) for one in (*ids[:4], *ids[:4])]
-    assert finder.asked == [ids]
+    assert finder.asked == [[identity(one) for one in ids]]
     assert resolver.take_dropped() == 2
     assert resolver.take_dropped() == 0
 
@@ -93,7 +102,7 @@ async def test_the_look_up_is_as_of_the_first_event_that_needs_it():
     named = event("insert", ids[2], uuid=uuid4(), at=Timestamp(4, 1))
     asking = [event("update", one, at=Timestamp(5, number)) for number, one in enumerate(ids)]
     await Resolver(finder).resolve([named, *asking])
-    assert (finder.asked, finder.times) == ([ids[:2]], [Timestamp(5, 0)])
+    assert (finder.asked, finder.times) == ([[identity(one) for one in ids[:2]]], [Timestamp(5, 0)])
 
 
 async def test_a_delete_that_nothing_explains_is_dropped_and_counted_never_guessed():
@@ -102,6 +111,25 @@ async def test_a_delete_that_nothing_explains_is_dropped_and_counted_never_guess
     assert await rooms(resolver, event("delete", 1)) == []
     assert finder.asked == []
     assert resolver.take_dropped() == 1
+
+
+async def test_a_collection_whose_deletes_lack_a_pre_image_is_named_in_the_log_once_until_it_may_be_another():
+    resolver = Resolver(Finder())
+    imaged = event("delete", 1)
+    imaged.change["fullDocumentBeforeChange"] = {"_id": 1}
+    nameless = event("insert", 2, settled=True)
+    with structlog.testing.capture_logs() as logs:
+        # Documents without a UUID: their deletes have no room, and the collection is in order.
+        await resolver.resolve([imaged, nameless, event("delete", 2)])
+        assert logs == []
+        for _ in range(2):
+            await resolver.resolve([event("delete", number) for number in (3, 4)])
+        assert [(line["event"], line["tenant"], line["collection"]) for line in logs] == [
+            ("delete_without_pre_image", "acme", "test")
+        ]
+        resolver.forget("acme")
+        await resolver.resolve([event("delete", 5)])
+    assert len(logs) == 2
 
 
 async def test_after_missed_events_nothing_remembered_is_trusted():
@@ -146,7 +174,7 @@ async def test_the_memory_is_bounded_and_gives_up_the_oldest():
     finder.known[0] = uuids[0]
     found = await rooms(resolver, *(event("update", number) for number in range(3)))
     assert found == [("update", uuid) for uuid in uuids]
-    assert finder.asked == [[0]]
+    assert finder.asked == [[identity(0)]]
 
 
 async def test_any_id_can_be_remembered_a_document_among_them():
@@ -185,3 +213,22 @@ async def test_what_was_looked_up_for_an_earlier_event_gives_way_to_what_a_later
     )
     assert found[0] == ("update", old)
     assert found[-1] == ("update", new)
+
+
+async def test_what_nobody_knows_any_more_is_lost_and_told_and_never_taken_from_the_present():
+    class Forgetful(Finder):
+        async def uuids(self, *_: Any) -> None:
+            return None
+
+    known, uuid = ObjectId(), uuid4()
+    resolver = Resolver(Forgetful())
+    first = await resolver.resolve([event("insert", known, uuid=uuid)])
+    assert [change.room.uuid for change in first] == [uuid]
+    with structlog.testing.capture_logs() as logs:
+        told = await resolver.resolve(
+            [event("update", known), event("update", ObjectId()), event("delete", known)]
+        )
+    # The tenant is to begin anew: what was remembered of it cannot be trusted behind that.
+    assert [type(change) for change in told] == [DocumentChange, Lost, Lost]
+    assert resolver.take_dropped() == 0
+    assert ("snapshot_gone", 1) in [(line["event"], line.get("events")) for line in logs]

@@ -14,6 +14,11 @@ from livedocs.model import CollectionKey, Grant
 
 Op = Literal["insert", "update", "replace", "delete"]
 
+# Bytes that a kept change takes beside its strings and its event: the objects themselves and the history's index
+# of them, for a change that is alone in its room. Measured; `tests/unit/test_history_memory.py` compares.
+_DOCUMENT_CHANGE = 950
+_GRANT_CHANGE = 1500
+
 
 class RoomKey(NamedTuple):
     """A room: one UUID of one tenant. Both parts always: equal UUIDs of two tenants are two rooms."""
@@ -32,9 +37,13 @@ class DocumentChange(NamedTuple):
         at: cluster time; shared by the events of one transaction.
         wall: commit time, aware UTC.
         txn: the same string for every event of one transaction, None outside of one.
-        raw: the event as MongoDB sent it, BSON; decoded again only when somebody is there to read it.
+        raw: the event as MongoDB sent it, BSON, without its pre-image; decoded again only when somebody is there
+            to read it. Empty where nobody will.
         whole: for an update that moved the document into this room, the document as the update left it.
-        doubtful: whether a path of an update could mean two things; then nobody is sent the update itself.
+        withheld: why nobody is sent the change itself but a `$resync` for that reason: a path of an update could
+            mean two things, or it is too large to be shown. None for nearly all changes.
+        heavy: whether to encode it takes longer than the event loop may stand still.
+        key_of: of a change without `raw`, the event's `documentKey`, BSON, where clients are told of it.
     """
 
     token: str
@@ -47,12 +56,15 @@ class DocumentChange(NamedTuple):
     txn: str | None
     raw: bytes
     whole: bytes | None = None
-    doubtful: bool = False
+    withheld: str | None = None
+    heavy: bool = False
+    key_of: bytes = b""
 
     @property
     def size(self) -> int:
-        """Bytes it keeps in memory, roughly."""
-        return len(self.raw) + len(self.whole or b"") + 400
+        """Bytes it keeps in memory, the history's index included; never less than it does."""
+        kept = len(self.raw) + len(self.whole or b"") + len(self.key_of)
+        return kept + len(self.token) + _DOCUMENT_CHANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +88,9 @@ class GrantChange:
 
     @property
     def size(self) -> int:
-        """Bytes it keeps in memory, roughly."""
-        return 1000
+        """Bytes it keeps in memory, the history's index included; never less than it does."""
+        # A direct writer decides how long a subject is; the grants before and after name it as well.
+        return len(self.token) + 3 * len(self.subject) + _GRANT_CHANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,5 +130,18 @@ class CollectionGone:
     collection: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An event that nobody could read, in place of it.
+
+    Attributes:
+        tenant: whose it was; None when not even that could be told.
+    """
+
+    token: str
+    at: Timestamp
+    tenant: str | None
+
+
 RoomChange = DocumentChange | GrantChange
-Change = DocumentChange | GrantChange | TenantsChange | InquiryMade | CollectionGone
+Change = DocumentChange | GrantChange | TenantsChange | InquiryMade | CollectionGone | Lost

@@ -1,9 +1,9 @@
 """From the stream's raw batches to the history and on to whoever listens: the one path every change takes.
 
-    stream -> normalise -> resolver -> history -> listener
+    stream -> its tenant's lane -> normalise -> resolver -> history -> listener
 
 Reading and resolving may wait, and so may the step from one change to the next. From the history to the listener
-there is no `await`: a change is in both or in neither, and everyone sees one order.
+there is no `await`: a change is in both or in neither, and everyone of a tenant sees one order.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import heapq
 import itertools
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Protocol
+from typing import Any
 
-from bson.errors import BSONError
 from bson.timestamp import Timestamp
 from pymongo.errors import PyMongoError
 
@@ -29,32 +28,29 @@ from livedocs.changes.event import (
     DocumentChange,
     GrantChange,
     InquiryMade,
-    RoomChange,
+    Lost,
     TenantsChange,
 )
 from livedocs.changes.history import History
+from livedocs.changes.lanes import Lanes, Portion
+from livedocs.changes.listener import Guard, Listener
 from livedocs.changes.normalise import Registry, Unresolved, read
+from livedocs.changes.owner import Owner, whose
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Batch, Opened, Stream, reason_of
-from livedocs.telemetry import EVENTS, Metrics, get_logger
+from livedocs.changes.unreadable import stand_in
+from livedocs.model import ShownBounds
+from livedocs.presentation import is_heavy
+from livedocs.telemetry import EVENTS, Metrics, get_logger, log_failure
 
 log = get_logger(__name__)
 
 # Seconds of work after which whatever else is waiting gets its turn.
-_SLICE = 0.003
-
-
-class Listener(Protocol):
-    """Who is told. Every call is synchronous and must not raise."""
-
-    def change(self, change: RoomChange) -> None:
-        """The next change, in stream order."""
-
-    def gone(self, change: CollectionGone) -> None:
-        """A collection, a tenant's database or all the grants vanished at once."""
-
-    def gap(self, reason: str) -> None:
-        """Changes were lost: what anyone holds may be out of date."""
+_SLICE = 0.001
+# Bytes of events that may wait in the tenants' lanes; then nothing more is read.
+_MOST_WAITING = 32 * 2**20
+# Times that a collection which MongoDB refuses to read is asked for.
+_ATTEMPTS = 3
 
 
 class Feed:
@@ -62,7 +58,9 @@ class Feed:
 
     Args:
         tenants_changed: reads the registry again; answers whether anything is different.
-        inquired: told what other processes ask; must not raise.
+        cover: waits until the keys are known that cursors up to that cluster time are sealed with.
+        inquired: told what other processes ask.
+        bounds: beyond which a document is not shown.
     """
 
     def __init__(
@@ -75,22 +73,34 @@ class Feed:
         registry: Registry,
         control: str,
         tenants_changed: Callable[[], Awaitable[bool]],
+        cover: Callable[[Timestamp], Awaitable[None]],
         metrics: Metrics,
         inquired: Callable[[InquiryMade], None] = lambda _: None,
+        bounds: ShownBounds = ShownBounds(),  # noqa: B008 - frozen
     ) -> None:
         self._stream = stream
         self._resolver = resolver
         self._history = history
         self._listener = listener
+        self._guard = Guard(listener, metrics)
+        self._bounds = bounds
         self._registry = registry
         self._control = control
         self._tenants_changed = tenants_changed
+        self._cover = cover
         self._inquired = inquired
         self._metrics = metrics
         self._counters = {kind: metrics.events.labels(kind) for kind in EVENTS}
         self._gauge(metrics)
-        self._waiters: list[tuple[str, int, asyncio.Future[None]]] = []
+        self._lanes = Lanes(self._take, failed=self._lose, moved=self._move_soon, most_bytes=_MOST_WAITING)
+        # Up to where the stream has been read: what comes before it has been told, or is in its tenant's lane.
+        self._read_to = history.position
+        self._moving = False
+        # Who waits for everything of a tenant, or of all (None), to have been told up to a position.
+        self._waiters: dict[str | None, list[tuple[str, int, asyncio.Future[None]]]] = {}
         self._order = itertools.count()
+        # The cluster time of the newest grant change that has passed.
+        self.granted_at = Timestamp(0, 0)
         self._opened = asyncio.Event()
         # Set when a grant change has passed; whoever waits for it clears it.
         self.granted = asyncio.Event()
@@ -103,10 +113,12 @@ class Feed:
         metrics.history_events.set_function(lambda: history.count)
         metrics.history_bytes.set_function(lambda: history.bytes)
         metrics.history_seconds.set_function(lambda: history.seconds)
+        metrics.history_shortest.set_function(lambda: history.shortest)
+        metrics.history_shortened.set_function(lambda: history.shortened)
 
     @property
     def position(self) -> str:
-        """How far the stream has been applied."""
+        """How far the stream has been applied, for every tenant."""
         return self._history.position
 
     @property
@@ -114,70 +126,116 @@ class Feed:
         """Whether the stream is open and was heard from since its last error."""
         return self._stream.connected and self._opened.is_set()
 
-    def lag(self) -> float:
-        """Age of the position in seconds; infinite before the first opening."""
+    def lag(self, tenant: str | None = None) -> float:
+        """How many seconds the stream is behind, or a tenant's changes; infinite before the first opening."""
         if not self._opened.is_set():
             return float("inf")
-        return max(0.0, time.time() - cursor.cluster_time(self._history.position).time)
+        applied = self._lanes.applied(tenant) if tenant is not None else None
+        return max(0.0, time.time() - cursor.cluster_time(applied or self._read_to).time)
 
     async def opened(self) -> None:
         """Wait for the first opening."""
         await self._opened.wait()
 
-    async def passed(self, at: Timestamp) -> None:
-        """Wait until every change up to and including that cluster time has gone through."""
-        if self._history.passed(at):
+    async def passed(self, at: Timestamp, tenant: str | None = None) -> None:
+        """Wait until every change of the tenant, or of all, up to and including that cluster time has passed."""
+        after = cursor.after(at)
+        if self._applied(tenant) >= after:
             return
         future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, (cursor.after(at), next(self._order), future))
+        heapq.heappush(self._waiters.setdefault(tenant, []), (after, next(self._order), future))
         await future
 
+    def _applied(self, tenant: str | None) -> str:
+        if tenant is None:
+            return self._history.position
+        return self._lanes.applied(tenant) or self._read_to
+
     async def run(self) -> None:
-        """Follow the stream until cancelled."""
-        async with aclosing(self._stream.batches()) as batches:
-            async for batch in batches:
-                if isinstance(batch, Opened):
-                    self._restart(batch)
-                elif batch.events:
-                    with tracing.span("change batch", attributes={"livedocs.events": len(batch.events)}):
-                        await self._take(batch)
-                else:
-                    await self._take(batch)
+        """Follow the stream until cancelled. Called again after it has died, it begins anew for everybody."""
+        if self._opened.is_set():
+            # Nobody knows how much of the last batch was told.
+            self._stream.begin_anew()
+        try:
+            async with aclosing(self._stream.batches()) as batches:
+                async for batch in batches:
+                    self._lanes.check()
+                    if isinstance(batch, Opened):
+                        await self._lanes.aclose()
+                        self._restart(batch)
+                    elif batch.events:
+                        with tracing.span("change batch", attributes={"livedocs.events": len(batch.events)}):
+                            await self._hand_out(batch)
+                    else:
+                        await self._cover(cursor.cluster_time(batch.position))
+                        self._read_to = batch.position
+                        self._move()
+        finally:
+            await self._lanes.aclose()
 
     def _restart(self, opened: Opened) -> None:
         self._history.restart(opened.floor)
+        self._read_to = opened.floor
         self._resolver.forget()
         self._opened.set()
         if opened.reason != "start":
             log.warning("changes were lost, everyone is sent the newest state", reason=opened.reason)
             self._listener.gap(opened.reason)
 
-    async def _take(self, batch: Batch) -> None:
-        position = batch.position
-        items, unreadable = self._read(batch.events)
-        turn = next((item for item in items if isinstance(item, TenantsChange)), None)
-        if turn is None:
-            await self._settle(items)
-        else:
-            place = items.index(turn)
-            await self._settle(items[:place])
-            # What follows was selected with the old registry: if that changed, it is read once more. It must not
-            # have been resolved by then, since the resolver remembers what it has seen.
-            if await self._tenants_changed():
-                position = turn.token
-                self._stream.reopen(position)
-            else:
-                await self._settle([item for item in items[place:] if not isinstance(item, TenantsChange)])
-        self._advance(position)
-        if unreadable:
-            # Behind the batch, so that neither a cursor nor a join in progress continues across the loss.
-            self._history.restart(self._history.position)
-            self._listener.gap("event_unreadable")
+    async def _hand_out(self, batch: Batch) -> None:
+        """Give each tenant's events to its lane. What is everybody's waits until all lanes are empty."""
+        await self._cover(cursor.cluster_time(batch.position))
+        own: dict[str, list[bytes]] = {}
+        known = False
+        deadline = time.perf_counter() + _SLICE
+        for raw in batch.events:
+            if time.perf_counter() > deadline:
+                await asyncio.sleep(0)
+                deadline = time.perf_counter() + _SLICE
+            owner = whose(raw, self._registry, self._control)
+            if isinstance(owner, str):
+                own.setdefault(owner, []).append(raw)
+            elif owner is Owner.PROCESSES:
+                await self._take(Portion([raw], batch.position))
+            elif owner is Owner.EVERYBODY:
+                await self._fill_lanes(own, batch.position)
+                await self._lanes.drained()
+                own = {}
+                for item in await self._read([raw], batch.position):
+                    if not isinstance(item, TenantsChange):
+                        await self._settle([item])
+                    elif not known:
+                        if await self._tenants_changed():
+                            # What follows was selected with the old registry: it is read once more.
+                            self._stream.reopen(item.token)
+                            self._read_to = item.token
+                            self._move()
+                            return
+                        # As of the whole batch.
+                        known = True
+        await self._fill_lanes(own, batch.position)
+        self._read_to = batch.position
+        self._move()
+
+    async def _fill_lanes(self, own: Mapping[str, list[bytes]], position: str) -> None:
+        for tenant, events in own.items():
+            await self._lanes.put(tenant, Portion(events, position), self._read_to)
+
+    async def _take(self, portion: Portion) -> None:
+        await self._settle(await self._read(portion.events, portion.position))
+
+    def _lose(self, tenant: str, position: str, error: Exception) -> None:
+        """Nobody knows how much of a portion has been told: the tenant begins anew."""
+        self._metrics.contained.labels("change").inc()
+        log_failure(log, "changes_untold", error, tenant=tenant)
+        self._history.break_off(position, tenant)
+        self._resolver.forget(tenant)
+        self._listener.gap("event_unreadable", tenant)
 
     async def _settle(self, items: Sequence[Change | Unresolved]) -> None:
         begin = 0
         for end, item in enumerate(items, 1):
-            if isinstance(item, CollectionGone):
+            if isinstance(item, CollectionGone | Lost):
                 # Another collection may stand in its place (`$out`), with other documents of the same `_id`s.
                 await self._tell(await self._resolve(items[begin:end]))
                 self._resolver.forget(item.tenant)
@@ -185,33 +243,39 @@ class Feed:
         if begin < len(items):
             await self._tell(await self._resolve(items[begin:]))
 
-    def _read(self, events: Sequence[bytes]) -> tuple[list[Change | Unresolved], bool]:
-        """What the events mean, and whether one of them could not be read."""
+    async def _read(self, events: Sequence[bytes], position: str) -> list[Change | Unresolved]:
+        """What the events mean; in place of one that could not be read, what is told of it."""
         items: list[Change | Unresolved] = []
-        unreadable = False
+        deadline = time.perf_counter() + _SLICE
         for raw in events:
+            if time.perf_counter() > deadline:
+                await asyncio.sleep(0)
+                deadline = time.perf_counter() + _SLICE
+            item: Change | Unresolved | None
             try:
-                item = read(raw, self._registry, self._control)
-            except (BSONError, LookupError, TypeError, ValueError, AttributeError):
-                log.exception("a change event could not be read")
-                self._counters["unreadable"].inc()
-                unreadable = True
-                continue
+                if is_heavy(raw):
+                    item = await asyncio.to_thread(read, raw, self._registry, self._control, self._bounds)
+                else:
+                    item = read(raw, self._registry, self._control, self._bounds)
+            except Exception as error:  # noqa: BLE001 - one event's, whatever it is
+                item = stand_in(raw, self._registry, self._control, position)
+                log_failure(log, "event_unreadable", error, **_subject(item))
             if item is not None:
                 items.append(item)
-        return items, unreadable
+        return items
 
     async def _resolve(self, items: Sequence[Change | Unresolved]) -> list[Change]:
         """Resolve, and try again while MongoDB cannot be asked: order is kept by waiting."""
-        while True:
+        for attempt in itertools.count(1):
             try:
-                changes = await self._resolver.resolve(items)
+                changes = await self._resolver.resolve(items, patient=attempt < _ATTEMPTS)
             except PyMongoError as error:
                 log.warning("documents could not be looked up", error=reason_of(error))
                 await asyncio.sleep(0.5)
             else:
                 self._metrics.unresolved.inc(self._resolver.take_dropped())
                 return changes
+        raise AssertionError
 
     async def _tell(self, changes: Sequence[Change]) -> None:
         """One change after the other; between two of them, others may run, as between two batches."""
@@ -224,21 +288,67 @@ class Feed:
             if isinstance(change, CollectionGone):
                 counts["gone"] += 1
                 self._history.break_off(change.token, change.tenant)
-                self._listener.gone(change)
+                self._guard.gone(change)
+            elif isinstance(change, Lost):
+                counts["unreadable"] += 1
+                self._history.break_off(change.token, change.tenant)
+                self._listener.gap("event_unreadable", change.tenant)
             elif isinstance(change, InquiryMade):
-                self._inquired(change)
-            elif not isinstance(change, TenantsChange):
-                counts[change.op if isinstance(change, DocumentChange) else "grant"] += 1
+                self._inquire(change)
+            elif isinstance(change, DocumentChange):
+                unreadable = change.withheld == "event_unreadable"
+                counts["unreadable" if unreadable else change.op] += 1
+                change = self._in_order(change)  # noqa: PLW2901 - as it is told from here on
+                told = await self._guard.prepared(change) if change.heavy else change
+                # No await from here: it is in both or in neither.
+                self._history.append(told)
+                self._guard.change(told)
+            elif isinstance(change, GrantChange):
+                counts["grant"] += 1
                 self._history.append(change)
-                self._listener.change(change)
-                if isinstance(change, GrantChange):
-                    self.granted.set()
+                self._guard.change(change)
+                self.granted_at = max(self.granted_at, change.at)
+                self.granted.set()
         for kind, count in counts.items():
             self._counters[kind].inc(count)
 
-    def _advance(self, position: str) -> None:
-        self._history.advance(position)
-        while self._waiters and self._waiters[0][0] <= self._history.position:
-            future = heapq.heappop(self._waiters)[2]
-            if not future.done():
-                future.set_result(None)
+    def _in_order(self, change: DocumentChange) -> DocumentChange:
+        """The change; withheld if a client could take its cursor for one from before that of the room's last."""
+        last = self._history.last(change.room)
+        if last is None or last.at != change.at or not cursor.tied(last.token, change.token):
+            return change
+        # Two shards of a cluster: one order in the stream, but none that their cursors show.
+        return change._replace(withheld="ambiguous_order", raw=b"", whole=None, heavy=False)
+
+    def _inquire(self, inquiry: InquiryMade) -> None:
+        try:
+            self._inquired(inquiry)
+        except Exception as error:  # noqa: BLE001 - it may be anything, written by hand
+            self._metrics.contained.labels("inquiry").inc()
+            log_failure(log, "inquiry_unreadable", error)
+
+    def _move_soon(self) -> None:
+        """A lane has moved on: once in a turn of the loop is enough, however many have."""
+        if not self._moving:
+            self._moving = True
+            asyncio.get_running_loop().call_soon(self._move)
+
+    def _move(self) -> None:
+        """Note how far everything has been told, and tell those who wait for it."""
+        self._moving = False
+        self._history.advance(min(self._lanes.oldest() or self._read_to, self._read_to))
+        for tenant, waiting in tuple(self._waiters.items()):
+            applied = self._applied(tenant)
+            while waiting and waiting[0][0] <= applied:
+                future = heapq.heappop(waiting)[2]
+                if not future.done():
+                    future.set_result(None)
+            if not waiting:
+                del self._waiters[tenant]
+
+
+def _subject(item: Change | None) -> dict[str, Any]:
+    """Whose an event was, for the log."""
+    if isinstance(item, DocumentChange):
+        return {"tenant": item.room.tenant, "room": str(item.room.uuid), "collection": item.collection}
+    return {"tenant": item.tenant} if isinstance(item, Lost) else {"tenant": "nobody's"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from livedocs.changes import cursor
 from livedocs.changes.feed import Feed
 from livedocs.errors import Unavailable
 from livedocs.telemetry import get_logger
@@ -61,7 +60,7 @@ class Lease:
                 await self._feed.granted.wait()
                 self._feed.granted.clear()
                 # Its whole transaction has passed once nothing of its cluster time can follow.
-                await self._feed.passed(cursor.cluster_time(self._feed.position))
+                await self._feed.passed(self._feed.granted_at)
         except TimeoutError:
             return
 

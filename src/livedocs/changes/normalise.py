@@ -10,12 +10,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-import bson
-from bson.binary import UUID_SUBTYPE, Binary, UuidRepresentation
-from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.errors import InvalidBSON
+from bson.binary import UUID_SUBTYPE, Binary
 from bson.timestamp import Timestamp
 
+from livedocs.bsondecode import decode, decode_for_json
 from livedocs.changes.event import (
     Change,
     CollectionGone,
@@ -26,27 +24,30 @@ from livedocs.changes.event import (
     RoomKey,
     TenantsChange,
 )
-from livedocs.model import Grant, GrantKey, Tenant, parse_grant, parse_grant_key
-from livedocs.presentation import present
-
-# Dates past the year 9999 are valid BSON: they must not kill the stream.
-CODEC: CodecOptions[Mapping[str, Any]] = CodecOptions(
-    dict,
-    tz_aware=True,
-    tzinfo=UTC,
-    uuid_representation=UuidRepresentation.STANDARD,
-    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-    unicode_decode_error_handler="replace",
+from livedocs.changes.outline import (
+    control_event,
+    document_key,
+    document_key_at,
+    has_field,
+    judged,
+    read_outline,
+    whereabouts,
+    without_image,
 )
+from livedocs.changes.updates import updated
+from livedocs.model import Grant, GrantKey, ShownBounds, Tenant, parse_grant, parse_grant_key
+from livedocs.presentation import is_heavy, present, present_changes, shown_path
 
-# MongoDB stores a Binary of subtype 4 that is not 16 bytes long; PyMongo refuses to read it as a UUID.
-_LENIENT = CODEC.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
-
-# Dates as BSON has them, in UTC: giving each its time zone takes as long as all the rest of an event. Dates and
-# UUIDs that Python has no values for are an error here.
-_PLAIN = CODEC.with_options(tz_aware=False, tzinfo=None, datetime_conversion=DatetimeConversion.DATETIME)
+# Bytes of an event up to which it is decoded as a whole.
+_SMALL = 16 * 1024
 
 _OPS: Mapping[str, Op] = {"insert": "insert", "update": "update", "replace": "replace", "delete": "delete"}
+# What an event says its change with.
+_TOLD_BY: Mapping[Op, str] = {
+    "insert": "fullDocument",
+    "replace": "fullDocument",
+    "update": "updateDescription",
+}
 _GONE = frozenset({"drop", "rename", "dropDatabase"})
 
 
@@ -61,7 +62,8 @@ class Unresolved(NamedTuple):
     """A document change whose room the event alone may not tell: the resolver's input.
 
     Attributes:
-        change: the event, decoded; dates in it have no time zone.
+        change: the event, decoded as far as it is needed; dates in it have no time zone.
+        raw: the event as MongoDB sent it.
         uuid: the UUID after the change where the event names it.
         uuid_before: the UUID before the change where the pre-image names it.
         settled: whether `uuid` None means "has none" (a whole document without a UUID) rather than "not known".
@@ -75,10 +77,12 @@ class Unresolved(NamedTuple):
     uuid: UUID | None
     uuid_before: UUID | None
     settled: bool
+    withheld: str | None = None
+    whole: bytes | None = None
 
     @property
     def document_id(self) -> Any:
-        """The document's `_id`, unique in its collection."""
+        """The document's `_id`, unique in its collection; None as well where it is too large to be decoded."""
         return self.change["documentKey"]["_id"]
 
 
@@ -91,31 +95,27 @@ def uuid_in(value: object) -> UUID | None:
     return None
 
 
-def decode(raw: bytes) -> Mapping[str, Any]:
-    """A BSON document, whatever a service has put into it."""
-    try:
-        return bson.decode(raw, codec_options=CODEC)
-    except InvalidBSON:
-        return bson.decode(raw, codec_options=_LENIENT)
+def is_small(raw: bytes, bounds: ShownBounds) -> bool:
+    """Whether an event can be decoded as a whole at once: it is within every bound, and fast."""
+    size = len(raw)
+    return size <= _SMALL and size <= bounds.bytes and size <= bounds.elements * 2
 
 
-def _glance(raw: bytes) -> Mapping[str, Any]:
-    """The same in half the time; dates come without a time zone, unless one of them has no Python value."""
-    try:
-        return bson.decode(raw, codec_options=_PLAIN)
-    except InvalidBSON:
-        return decode(raw)
-
-
-def read(raw: bytes, registry: Registry, control: str) -> Change | Unresolved | None:
+def read(
+    raw: bytes,
+    registry: Registry,
+    control: str,
+    bounds: ShownBounds = ShownBounds(),  # noqa: B008 - frozen
+) -> Change | Unresolved | None:
     """What an event means, or None when it means nothing here (an unregistered collection, say)."""
-    event = _glance(raw)
+    small = is_small(raw, bounds)
+    event = decode(raw) if small else whereabouts(raw)
     kind = event["operationType"]
     namespace = event.get("ns") or {}
     database, collection = namespace.get("db", ""), namespace.get("coll", "")
     token, at = event["_id"]["_data"], event["clusterTime"]
     if database == control:
-        return _control(decode(raw), kind, collection, token, at)
+        return _control(event if small else control_event(raw), kind, collection, token, at)
     tenant = registry.by_database(database)
     if tenant is None:
         return None
@@ -126,7 +126,36 @@ def read(raw: bytes, registry: Registry, control: str) -> Change | Unresolved | 
     op = _OPS.get(kind)
     if op is None or collection not in tenant.collections:
         return None
-    return _document(event, tenant, collection, op, raw)
+    return _change(event, tenant, collection, op, raw, bounds=None if small else bounds)
+
+
+def _change(
+    event: Mapping[str, Any], tenant: Tenant, collection: str, op: Op, raw: bytes, *, bounds: ShownBounds | None
+) -> Unresolved:
+    """A change of a document. Without bounds the event is decoded as a whole, and within them."""
+    if op != "delete" and _TOLD_BY[op] not in event and not has_field(raw, _TOLD_BY[op]):
+        return _untold(event, tenant, collection, op, raw)
+    if bounds is not None:
+        return _document(read_outline(raw, bounds), tenant, collection, op, raw)
+    if op == "update":
+        outline = judged(event, event.get("fullDocumentBeforeChange"))
+        return _document(outline, tenant, collection, op, raw)
+    return _document((event, None, None), tenant, collection, op, raw)
+
+
+def _untold(event: Mapping[str, Any], tenant: Tenant, collection: str, op: Op, raw: bytes) -> Unresolved:
+    """An event that was too large to come with its document.
+
+    Raises:
+        LookupError: only the document would have said where it belongs.
+    """
+    key = document_key(raw)
+    uuid = uuid_in(key["_id"])
+    if tenant.collections[collection] != "_id":
+        msg = "an event without its document"
+        raise LookupError(msg)
+    event = {**event, "documentKey": key}
+    return Unresolved(tenant, collection, op, event, raw, uuid, uuid, True, "event_too_large")  # noqa: FBT003
 
 
 def _control(event: Mapping[str, Any], kind: str, collection: str, token: str, at: Timestamp) -> Change | None:
@@ -144,7 +173,7 @@ def _control(event: Mapping[str, Any], kind: str, collection: str, token: str, a
         return None
     before = parse_grant(event.get("fullDocumentBeforeChange") or {})
     grant = _grant_after(event, kind, key)
-    wall = _wall(event)
+    wall = commit_time(event)
     ended = kind == "delete" and before is not None and not before.in_force(wall)
     return GrantChange(token, at, RoomKey(key.tenant, key.uuid), key.subject, grant, before, wall, ended)
 
@@ -154,18 +183,26 @@ def _grant_after(event: Mapping[str, Any], kind: str, key: GrantKey) -> Grant | 
     if kind in {"insert", "replace"}:
         grant = parse_grant(event.get("fullDocument") or {})
         return grant if grant is not None and grant.key == key else None
-    before = event.get("fullDocumentBeforeChange")
-    if kind != "update" or not before:
+    before, description = event.get("fullDocumentBeforeChange"), event.get("updateDescription")
+    if kind != "update" or not before or not description:
         return None
-    return parse_grant(updated(before, event["updateDescription"]))
+    return parse_grant(updated(before, description))
 
 
-def _document(event: Mapping[str, Any], tenant: Tenant, collection: str, op: Op, raw: bytes) -> Unresolved:
+def _document(
+    outline: tuple[Mapping[str, Any], str | None, bytes | None],
+    tenant: Tenant,
+    collection: str,
+    op: Op,
+    raw: bytes,
+) -> Unresolved:
     """The event with every UUID it names itself."""
+    event, withheld, whole = outline
     document_id = event["documentKey"]["_id"]
+    uuid: UUID | None
     if tenant.collections[collection] == "_id":
         uuid = uuid_in(document_id)
-        return Unresolved(tenant, collection, op, event, raw, uuid, uuid, settled=True)
+        return Unresolved(tenant, collection, op, event, raw, uuid, uuid, True, withheld, whole)  # noqa: FBT003
     before = event.get("fullDocumentBeforeChange") or {}
     uuid_before = uuid_in(before.get("uuid"))
     uuid, settled = None, False
@@ -177,7 +214,7 @@ def _document(event: Mapping[str, Any], tenant: Tenant, collection: str, op: Op,
             uuid, settled = uuid_in(description["updatedFields"]["uuid"]), True
         elif "uuid" in description["removedFields"]:
             settled = True
-    return Unresolved(tenant, collection, op, event, raw, uuid, uuid_before, settled)
+    return Unresolved(tenant, collection, op, event, raw, uuid, uuid_before, settled, withheld, whole)
 
 
 def place(item: Unresolved, uuid: UUID | None, uuid_before: UUID | None) -> list[DocumentChange]:
@@ -191,7 +228,8 @@ def place(item: Unresolved, uuid: UUID | None, uuid_before: UUID | None) -> list
     changes = [_placed(item, uuid_before, "delete")] if moved else []
     if uuid is not None:
         if item.op == "update" and (moved or uuid_before is None) and _names_uuid(item):
-            changes.append(_entered(item, uuid))
+            op: Op = "update" if item.whole is None else "insert"
+            changes.append(_placed(item, uuid, op, item.whole))
         else:
             changes.append(_placed(item, uuid, item.op))
     return changes
@@ -205,76 +243,37 @@ def _names_uuid(item: Unresolved) -> bool:
     )
 
 
-def _entered(item: Unresolved, uuid: UUID) -> DocumentChange:
-    before = item.change.get("fullDocumentBeforeChange")
-    if not before:
-        return _placed(item, uuid, "update")
-    whole = bson.encode(updated(before, item.change["updateDescription"]), codec_options=CODEC)
-    return _placed(item, uuid, "insert", whole)
-
-
 def _placed(item: Unresolved, uuid: UUID | None, op: Op, whole: bytes | None = None) -> DocumentChange:
     if uuid is None:
         msg = "a change without a UUID has no room"
         raise ValueError(msg)
-    event = item.change
+    event, key = item.change, item.tenant.collections[item.collection]
+    withheld = None if op == "delete" or whole is not None else item.withheld
+    raw, key_of = item.raw, b""
+    if withheld or whole is not None or op == "delete":
+        # What nobody is shown need not be kept.
+        key_of = b"" if withheld or key == "_id" else document_key_at(raw)
+        raw = b""
+    elif b"fullDocumentBeforeChange" in raw:
+        raw = without_image(raw)
     return DocumentChange(
         token=event["_id"]["_data"],
         at=event["clusterTime"],
         room=RoomKey(item.tenant.slug, uuid),
         collection=item.collection,
-        key=item.tenant.collections[item.collection],
+        key=key,
         op=op,
-        wall=_wall(event),
+        wall=commit_time(event),
         txn=_transaction(event),
-        raw=item.raw,
+        raw=raw,
         whole=whole,
-        doubtful=whole is None and op == "update" and ambiguous(event),
+        withheld=withheld,
+        heavy=is_heavy(whole or raw),
+        key_of=key_of,
     )
 
 
-def ambiguous(event: Mapping[str, Any]) -> bool:
-    """Whether a path of an update may name a field whose own name has a dot.
-
-    MongoDB tells from 6.1 on (`disambiguatedPaths`). Before, only the pre-image can: a name with a dot in it, or a
-    path whose way does not exist there.
-    """
-    description = event["updateDescription"]
-    if not description.get("removedFields") and not description.get("truncatedArrays"):
-        fields = description.get("updatedFields")
-        if not fields or "." not in "".join(fields):
-            return False
-    precise = description.get("disambiguatedPaths")
-    if precise is not None:
-        return any(isinstance(step, str) and "." in step for steps in precise.values() for step in steps)
-    before = event.get("fullDocumentBeforeChange")
-    if before is None:
-        return False
-    paths = [
-        *description.get("updatedFields", ()),
-        *(description.get("removedFields") or ()),
-        *(item["field"] for item in description.get("truncatedArrays") or ()),
-    ]
-    return any("." in path and not _unmistakable(before, path) for path in paths)
-
-
-def _unmistakable(document: Any, path: str) -> bool:
-    """Whether the path can only mean steps into nested values, seen from the document before the update."""
-    first, dot, rest = path.partition(".")
-    if isinstance(document, list):
-        return first.isdigit() and (
-            not dot or int(first) >= len(document) or _unmistakable(document[int(first)], rest)
-        )
-    if not isinstance(document, Mapping):
-        return False
-    if any("." in name and (path == name or path.startswith(name + ".")) for name in document):
-        return False
-    if not dot:
-        return True
-    return isinstance(document.get(first), Mapping | list) and _unmistakable(document[first], rest)
-
-
-def _wall(event: Mapping[str, Any]) -> datetime:
+def commit_time(event: Mapping[str, Any]) -> datetime:
     """Commit time: the wall clock of the primary, or of the cluster time before MongoDB 6.0."""
     wall = event.get("wallTime")
     if isinstance(wall, datetime):
@@ -289,77 +288,27 @@ def _transaction(event: Mapping[str, Any]) -> str | None:
     return f"{uuid_in(event['lsid']['id'])}:{int(event['txnNumber'])}"
 
 
-def payload(change: DocumentChange) -> tuple[dict[str, Any], dict[str, Any]]:
+def payload(change: DocumentChange, cursor: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """`(data, meta)` as a client gets them: design section 5. Dates without a time zone are UTC."""
-    event = _glance(change.raw)
-    meta: dict[str, Any] = {"op": change.op, "id": change.token, "at": change.wall, "removed": [], "truncated": []}
+    meta: dict[str, Any] = {"op": change.op, "id": cursor, "at": change.wall, "removed": [], "truncated": []}
     if change.txn is not None:
         meta["txn"] = change.txn
     uuid = change.room.uuid
+    if change.key_of:
+        meta["_id"] = decode_for_json(change.key_of).get("_id")
     if change.op == "delete":
         return {"uuid": str(uuid)}, meta
     if change.whole is not None:
-        return present(_glance(change.whole), change.key, uuid), meta
+        return present(decode_for_json(change.whole), change.key, uuid), meta
+    event = decode_for_json(change.raw)
+    if change.key != "_id":
+        meta["_id"] = event["documentKey"].get("_id")
     if change.op == "update":
         description = event["updateDescription"]
-        meta["removed"] = list(description.get("removedFields") or [])
+        meta["removed"] = [shown_path(path, change.key) for path in description.get("removedFields") or []]
         meta["truncated"] = [
-            {"field": item["field"], "newSize": item["newSize"]}
+            {"field": shown_path(item["field"], change.key), "newSize": item["newSize"]}
             for item in description.get("truncatedArrays") or []
         ]
-        return present(description["updatedFields"], "uuid", uuid), meta
+        return present_changes(description["updatedFields"], change.key, uuid), meta
     return present(event["fullDocument"], change.key, uuid), meta
-
-
-def updated(before: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """The document that an update description makes of the document before it."""
-    document: dict[str, Any] = _copied(before)
-    for item in description.get("truncatedArrays") or []:
-        holder, last = _holder(document, item["field"])
-        array = _child(holder, last)
-        if isinstance(array, list):
-            del array[item["newSize"] :]
-    for path in description.get("removedFields") or []:
-        holder, last = _holder(document, path)
-        if isinstance(holder, dict):
-            holder.pop(last, None)
-    for path, value in (description.get("updatedFields") or {}).items():
-        holder, last = _holder(document, path)
-        _put(holder, last, value)
-    return document
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _copied(item) for name, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
-
-
-def _holder(document: dict[str, Any], path: str) -> tuple[Any, str]:
-    """What holds the last step of a dotted path, and that step. A field whose own name has a dot wins."""
-    if path in document:
-        return document, path
-    *steps, last = path.split(".")
-    holder: Any = document
-    for step in steps:
-        holder = _child(holder, step)
-    return holder, last
-
-
-def _child(holder: Any, step: str) -> Any:
-    if isinstance(holder, dict):
-        return holder.get(step)
-    if isinstance(holder, list) and step.isdigit() and int(step) < len(holder):
-        return holder[int(step)]
-    return None
-
-
-def _put(holder: Any, step: str, value: Any) -> None:
-    if isinstance(holder, dict):
-        holder[step] = value
-    elif isinstance(holder, list) and step.isdigit():
-        index = int(step)
-        if index < len(holder):
-            holder[index] = value
-        elif index == len(holder):
-            holder.append(value)

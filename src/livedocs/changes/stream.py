@@ -34,6 +34,7 @@ class Remedy(enum.Enum):
     """What to do about an error of the stream."""
 
     RESUME = "resume"
+    TRIMMED = "trimmed"
     WITHOUT_IMAGES = "without_images"
     SKIP = "skip"
     START_OVER = "start_over"
@@ -45,6 +46,8 @@ _TOO_LARGE = frozenset({10334, 17280, 17419, 17420})
 # of another pipeline or not found.
 _POSITION_LOST = frozenset({_HISTORY_LOST, 280, 9, 260, 136, 40585, 40647, 40615, 50811})
 _IMAGE_MISSING = 47
+# Bytes of a document in an event that is left away when the event as a whole is too large.
+_LARGE = 4 * 2**20
 
 
 def reason_of(error: PyMongoError) -> str:
@@ -52,15 +55,18 @@ def reason_of(error: PyMongoError) -> str:
     return str(error).partition(", full error")[0][:300]
 
 
-def classify(error: PyMongoError, *, images: bool) -> Remedy:
+def classify(error: PyMongoError, *, images: bool, trimmed: bool) -> Remedy:
     """The remedy for an error of the stream.
 
     Args:
         error: what the driver raised.
-        images: whether the stream asked for pre-images, the part that can be left away.
+        images: whether the stream asked for pre-images, a part that can be left away.
+        trimmed: whether it left away what is large in an event.
     """
     code = error.code if isinstance(error, OperationFailure) else None
     if code in _TOO_LARGE:
+        if not trimmed:
+            return Remedy.TRIMMED
         return Remedy.WITHOUT_IMAGES if images else Remedy.SKIP
     if code == _IMAGE_MISSING and images:
         return Remedy.WITHOUT_IMAGES
@@ -115,6 +121,22 @@ def pipeline(tenants: Collection[Tenant], control: str) -> list[Mapping[str, Any
     return [{"$match": {"$or": [*selected, gone]}}]
 
 
+def _kept(field: str) -> dict[str, Any]:
+    """A document of an event, unless it is large."""
+    size = {"$bsonSize": {"$ifNull": [f"${field}", {}]}}
+    return {"$cond": [{"$gt": [size, _LARGE]}, "$$REMOVE", f"${field}"]}
+
+
+# An event of more than 16 MB makes the whole stream fail. Without its large documents it still tells its room.
+TRIM: Sequence[Mapping[str, Any]] = (
+    {
+        "$addFields": {
+            field: _kept(field) for field in ("fullDocument", "fullDocumentBeforeChange", "updateDescription")
+        }
+    },
+)
+
+
 class Stream:
     """Opens, follows and re-opens the change stream.
 
@@ -144,7 +166,10 @@ class Stream:
         self._sleep = sleep
         self._token: Mapping[str, Any] | None = None
         self._images = True
+        self._trimmed = False
         self._reopen = False
+        # Why the next opening is not connected to the last; for `Opened`.
+        self._reason = "start"
         # The cluster time that the open stream begins at; None when it goes on behind a token.
         self._begun_at: Timestamp | None = None
         # Whether the server answered since the last error: what is not heard from may be far behind.
@@ -155,55 +180,69 @@ class Stream:
         self._token = {"_data": token}
         self._reopen = True
 
+    def begin_anew(self) -> None:
+        """Have the next `batches` begin with what is committed by then, and say that changes were lost."""
+        self._token, self._images, self._trimmed, self._reason = None, True, False, "history_lost"
+
     async def batches(self) -> AsyncGenerator[Batch | Opened]:
         """Every batch of the deployment's changes from `now - window` on, without end.
 
         An `Opened` comes ahead of the first batch and wherever the stream could not go on without a gap.
         """
+        try:
+            async with aclosing(self._follow()) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            # Nobody hears it any more.
+            self.connected = False
+
+    async def _follow(self) -> AsyncGenerator[Batch | Opened]:
         start: _Start | None = None
-        reason = "start"
         failures = 0
         while True:
             try:
                 if self._token is None and start is None:
-                    start = await self._first_position(self._window if reason == "start" else 0.0)
+                    start = await self._first_position(self._window if self._reason == "start" else 0.0)
                 async with aclosing(await self._open(start)) as reader:
                     if self._token is None and start is not None:
-                        yield Opened(start.floor, reason)
+                        yield Opened(start.floor, self._reason)
                     self._reopen = False
                     while not self._reopen and (answer := await reader.take()) is not None:
                         failures, self.connected = 0, True
                         batch = self._batch(answer)
                         yield batch
-                        self._restore_images(batch)
+                        self._restore(batch)
                 self._count("reopen")
             except PyMongoError as error:
                 failures += 1
                 self.connected = False
-                remedy = classify(error, images=self._images)
+                remedy = classify(error, images=self._images, trimmed=self._trimmed)
                 self._count(remedy.value)
                 log.warning("change stream failed", remedy=remedy.value, error=reason_of(error), failures=failures)
-                if remedy is Remedy.WITHOUT_IMAGES:
+                if remedy is Remedy.TRIMMED:
+                    self._trimmed = True
+                elif remedy is Remedy.WITHOUT_IMAGES:
                     self._images = False
                 elif remedy is Remedy.RESUME:
                     await self._sleep(_backoff(failures))
                 else:
-                    start, reason = None, self._begin_again(remedy, error, reason)
+                    start, self._reason = None, self._begin_again(remedy, error)
                     await self._sleep(_backoff(failures))
 
-    def _restore_images(self, batch: Batch) -> None:
-        """Ask for pre-images again once the event that was too large with them has been passed."""
-        if not self._images and batch.events:
-            self._images = self._reopen = True
+    def _restore(self, batch: Batch) -> None:
+        """Ask for everything again once the event that was too large has been passed."""
+        if (self._trimmed or not self._images) and batch.events:
+            self._images, self._trimmed, self._reopen = True, False, True
 
-    def _begin_again(self, remedy: Remedy, error: PyMongoError, reason: str) -> str:
+    def _begin_again(self, remedy: Remedy, error: PyMongoError) -> str:
         """Give up the position. Returns why the next stream is not connected to the last."""
         lost = isinstance(error, OperationFailure) and error.code == _HISTORY_LOST
-        if reason == "start" and self._token is None and lost and self._window >= 1:
+        if self._reason == "start" and self._token is None and lost and self._window >= 1:
             self._window /= 2
             log.warning("the oplog is shorter than the history window", window_seconds=self._window)
             return "start"
-        self._token, self._images = None, True
+        self._token, self._images, self._trimmed = None, True, False
         # An event that cannot be read at all is passed by starting behind what is committed now.
         return "event_too_large" if remedy is Remedy.SKIP else "history_lost"
 
@@ -227,7 +266,7 @@ class Stream:
     async def _open(self, start: _Start | None) -> Reader:
         self._begun_at = start.at if start is not None and self._token is None else None
         selection = Selection(
-            pipeline(self._tenants(), self._control),
+            [*pipeline(self._tenants(), self._control), *(TRIM if self._trimmed else ())],
             images=self._images,
             start_after=self._token,
             start_at=None if start is None else start.at,
