@@ -26,6 +26,7 @@ Action = Literal[
     "tenant.create",
     "tenant.register",
     "tenant.limits",
+    "tenant.aliases",
     "tenant.confine",
     "tenant.release",
     "tenant.suspend",

@@ -5,13 +5,20 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any
 
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient, MongoClient
+from pymongo.asynchronous.database import AsyncDatabase
 
 from livedocs import tracing
 from livedocs.config import Settings
+from livedocs.mongodb_uri import without_ignored
 
 MongoDocument = dict[str, Any]
+
+# For reading documents that anybody may have written: `bsondecode` decodes them.
+RAW: CodecOptions[RawBSONDocument] = CodecOptions(RawBSONDocument, uuid_representation=UuidRepresentation.STANDARD)
 
 # The collections of the control database.
 TENANTS = "tenants"
@@ -23,6 +30,8 @@ IDEMPOTENCY = "idempotency"
 INQUIRIES = "inquiries"
 ANSWERS = "answers"
 MIGRATIONS = "migrations"
+KEYS = "keys"
+RENEWALS = "renewals"
 
 # Seconds. An election takes up to about twelve; a request gives up before, the stream calls again.
 _SERVER_SELECTION = 5
@@ -42,6 +51,10 @@ def _options(appname: str) -> dict[str, Any]:
         # change stream for everybody.
         "datetime_conversion": "DATETIME_AUTO",
         "unicode_decode_error_handler": "replace",
+        # From a secondary that lags, a grant that is gone would still be read.
+        "readPreference": "primary",
+        # Whatever has become of the one server, the primary is asked.
+        "directConnection": False,
         # A write that is answered is one that no election can take back, and that the change stream will show.
         "w": "majority",
         "readConcernLevel": "majority",
@@ -60,7 +73,7 @@ def connect(settings: Settings, *, appname: str = "livedocs") -> AsyncMongoClien
     Times are aware and UTC, UUIDs are `uuid.UUID` (Binary subtype 4). Close it with `await client.close()`.
     """
     return AsyncMongoClient(
-        settings.mongodb_uri.get_secret_value(),
+        _uri(settings),
         event_listeners=tracing.mongodb_listeners(),
         **_options(appname),
     )
@@ -68,11 +81,22 @@ def connect(settings: Settings, *, appname: str = "livedocs") -> AsyncMongoClien
 
 def connect_raw(settings: Settings, *, appname: str = "livedocs-stream") -> AsyncMongoClient[RawBSONDocument]:
     """The same for the change stream: documents stay BSON until somebody wants to read one."""
-    return AsyncMongoClient(
-        settings.mongodb_uri.get_secret_value(), document_class=RawBSONDocument, **_options(appname)
-    )
+    return AsyncMongoClient(_uri(settings), document_class=RawBSONDocument, **_options(appname))
 
 
 def connect_blocking(settings: Settings, *, appname: str = "livedocs-migrate") -> MongoClient[MongoDocument]:
     """The same for code that runs outside an event loop: migrations."""
-    return MongoClient(settings.mongodb_uri.get_secret_value(), **_options(appname))
+    return MongoClient(_uri(settings), **_options(appname))
+
+
+def _uri(settings: Settings) -> str:
+    return without_ignored(settings.mongodb_uri.get_secret_value())
+
+
+def plain(database: AsyncDatabase[MongoDocument]) -> AsyncDatabase[MongoDocument]:
+    """The same database, with its times in UTC and without saying so.
+
+    For documents of clients: to make 50,000 times aware takes 80 ms, in which nobody else has a turn; without, 4.
+    """
+    options = database.codec_options.with_options(tz_aware=False, tzinfo=None)
+    return database.with_options(codec_options=options)

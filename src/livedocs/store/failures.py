@@ -16,7 +16,8 @@ from livedocs.telemetry import get_logger, redact
 _log = get_logger(__name__)
 
 # SnapshotTooOld, SnapshotUnavailable: a read as of a cluster time that the server has no history of (any more).
-SNAPSHOT_GONE = frozenset({239, 246})
+SNAPSHOT_UNAVAILABLE = 246
+SNAPSHOT_GONE = frozenset({239, SNAPSHOT_UNAVAILABLE})
 _RETRY_AFTER = 2.0
 _TOO_LARGE = frozenset({10334, 17419, 17420})
 _VALIDATION_FAILED = 121

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -17,51 +17,123 @@ from livedocs.model import Grant, GrantKey, grant_document, grant_id, parse_gran
 from livedocs.store.audit import Actor, Audit, Entry
 from livedocs.store.connection import ACL, MongoDocument
 from livedocs.store.failures import translated
+from livedocs.store.grant_book import GrantBook
+from livedocs.store.grant_reads import GrantReads, Manager
+from livedocs.store.one_time import at_one_time
 from livedocs.store.transactions import Transactions
 
 _SECONDS = 10.0
+_PAGE = 500
+# Grants that are read for a page of UUIDs at most: more than the largest number of subjects that anybody has.
+_EXAMINED = 12_000
+# Of which so many are decoded at a time.
+_REPLY = 500
 
 
 @dataclass(frozen=True, slots=True)
-class GrantState:
-    """What a change of grants is decided by: every grant of the UUID, in force or not, and the moment."""
+class Held:
+    """A page of what some subjects hold: by UUID, in order, and whether there may be more behind the last one."""
 
-    grants: Sequence[Grant]
-    now: datetime
+    grants: Sequence[tuple[UUID, Sequence[Grant]]]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Concerning:
+    """Grants that could let a subject in.
+
+    Attributes:
+        certain: those of the subjects that were asked for.
+        groups: the first of those for groups.
+    """
+
+    certain: Sequence[Grant]
+    groups: Sequence[Grant]
 
 
 class Grants:
     """The grants of every tenant."""
 
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
+        self._client = client
         self._acl = client[control_database][ACL]
+        self._reads = GrantReads(self._acl)
         self._transactions = Transactions(client, control_database)
         self._audit = Audit(client, control_database)
 
-    async def of_uuid(self, tenant: str, uuid: UUID) -> list[Grant]:
-        """Every grant of that UUID, by subject, in force or not.
+    async def of_uuid(
+        self, tenant: str, uuid: UUID, *, after: str | None = None, limit: int = _PAGE
+    ) -> list[Grant]:
+        """Grants of that UUID, by subject, in force or not, from behind that subject; at most `limit`.
 
         Raises:
             Unavailable: MongoDB cannot be read now.
         """
         with translated(seconds=_SECONDS):
-            return await self._of_uuid(tenant, uuid, None)
+            return await self._reads.page(tenant, uuid, None, after=after, limit=limit)
 
-    async def _of_uuid(self, tenant: str, uuid: UUID, session: AsyncClientSession | None) -> list[Grant]:
-        query = {"_id.tenant": {"$eq": tenant}, "_id.uuid": Binary.from_uuid(uuid)}
-        found = await self._acl.find(query, session=session).sort("_id.subject").to_list()
-        return [grant for document in found if (grant := parse_grant(document)) is not None]
-
-    async def of_subjects(
-        self, tenant: str, subjects: Sequence[str], *, after: UUID | None, limit: int
+    async def page(
+        self, tenant: str, uuid: UUID, manager: Manager, *, after: str | None, limit: int
     ) -> list[Grant]:
-        """The grants those subjects hold, in force or not, in the order of their UUIDs.
+        """The same for whoever manages them, all read at one time.
+
+        Raises:
+            LivedocsError: what `manager.require` raises.
+            Unavailable: MongoDB cannot be read now.
+        """
+
+        async def read(session: AsyncClientSession) -> list[Grant]:
+            await self._require(tenant, uuid, manager, session)
+            return await self._reads.page(tenant, uuid, session, after=after, limit=limit)
+
+        with translated(seconds=_SECONDS):
+            return await at_one_time(self._client, read)
+
+    async def concerning(
+        self, tenant: str, uuid: UUID, manager: Manager, subjects: Collection[str], *, groups: int
+    ) -> Concerning:
+        """The grants of those subjects, and up to so many of those for groups, all read at one time.
+
+        Raises:
+            LivedocsError: what `manager.require` raises.
+            Unavailable: MongoDB cannot be read now.
+        """
+
+        async def read(session: AsyncClientSession) -> Concerning:
+            await self._require(tenant, uuid, manager, session)
+            certain = await self._reads.of(tenant, uuid, subjects, session)
+            return Concerning(
+                certain, await self._reads.of_groups(tenant, uuid, groups, session) if groups else ()
+            )
+
+        with translated(seconds=_SECONDS):
+            return await at_one_time(self._client, read)
+
+    async def require(self, tenant: str, uuid: UUID, manager: Manager) -> None:
+        """Let pass whoever manages the UUID's grants.
+
+        Raises:
+            LivedocsError: what `manager.require` raises.
+            Unavailable: MongoDB cannot be read now.
+        """
+
+        async def read(session: AsyncClientSession) -> None:
+            await self._require(tenant, uuid, manager, session)
+
+        with translated(seconds=_SECONDS):
+            await at_one_time(self._client, read)
+
+    async def _require(self, tenant: str, uuid: UUID, manager: Manager, session: AsyncClientSession) -> None:
+        manager.require((await self._reads.books(tenant, {uuid: ()}, manager, session))[uuid])
+
+    async def of_subjects(self, tenant: str, subjects: Sequence[str], *, after: UUID | None, limit: int) -> Held:
+        """What those subjects hold, in force or not, in the order of its UUIDs.
 
         Args:
             tenant: whose grants.
             subjects: at least one.
             after: only UUIDs behind this one.
-            limit: number of UUIDs; all the grants of at least so many are among the answer, if there are so many.
+            limit: UUIDs at most; fewer, though there are more, where very many grants are on the same ones.
 
         Raises:
             Unavailable: MongoDB cannot be read now.
@@ -69,14 +141,29 @@ class Grants:
         query: dict[str, Any] = {"_id.tenant": {"$eq": tenant}, "_id.subject": {"$in": list(subjects)}}
         if after is not None:
             query["_id.uuid"] = {"$gt": Binary.from_uuid(after)}
+        most = min((limit + 1) * len(subjects), _EXAMINED)
+        grants: list[Grant] = []
+        read, uuids = 0, set[UUID]()
         with translated(seconds=_SECONDS):
-            # A UUID has at most one grant for each subject, so this many grants span that many UUIDs.
-            cursor = self._acl.find(query).sort("_id.uuid").limit(limit * len(subjects))
-            found = await cursor.to_list()
-        return [grant for document in found if (grant := parse_grant(document)) is not None]
+            async with self._acl.find(query).sort("_id.uuid").limit(most).batch_size(_REPLY) as cursor:
+                async for document in cursor:
+                    read += 1
+                    grant = parse_grant(document)
+                    if grant is None:
+                        continue
+                    uuids.add(grant.key.uuid)
+                    grants.append(grant)
+                    if len(uuids) > limit:
+                        break
+        found = [(uuid, list(group)) for uuid, group in groupby(grants, lambda grant: grant.key.uuid)]
+        # Of the last one there may be grants that were not read. No UUID has as many as are examined.
+        more = len(uuids) > limit or read == most
+        return Held(found[:-1] if more else found, more)
 
-    async def set(self, key: GrantKey, actor: Actor, decide: Callable[[GrantState], Grant]) -> tuple[Grant, bool]:
-        """Read the UUID's grants, let `decide` say which grant `key` is to have, write it; in one transaction.
+    async def set(
+        self, key: GrantKey, manager: Manager, actor: Actor, decide: Callable[[GrantBook], Grant]
+    ) -> tuple[Grant, bool]:
+        """Let `decide` say which grant `key` is to have, write it; in one transaction.
 
         `decide` may be called several times, each time with what is true then. What it raises is raised, and
         nothing is written.
@@ -89,18 +176,21 @@ class Grants:
         """
 
         async def body(session: AsyncClientSession) -> tuple[Grant, bool]:
-            grant = decide(await self._state(key, session))
+            grant = decide(await self._book(key, manager, session))
             return grant, await self._set(session, actor, grant)
 
         return await self._transactions.run(key.tenant, key.uuid, body)
 
     async def put(self, grant: Grant, actor: Actor) -> bool:
         """Put a grant into force whatever there is now; whether the subject had none before."""
-        _, created = await self.set(grant.key, actor, lambda _: grant)
-        return created
+
+        async def body(session: AsyncClientSession) -> bool:
+            return await self._set(session, actor, grant)
+
+        return await self._transactions.run(grant.key.tenant, grant.key.uuid, body)
 
     async def remove(
-        self, key: GrantKey, actor: Actor, check: Callable[[GrantState], None] = lambda _: None
+        self, key: GrantKey, manager: Manager, actor: Actor, check: Callable[[GrantBook], None]
     ) -> None:
         """Take a grant away, unless `check` raises for the UUID's grants as they are; in one transaction.
 
@@ -110,7 +200,7 @@ class Grants:
         """
 
         async def body(session: AsyncClientSession) -> None:
-            check(await self._state(key, session))
+            check(await self._book(key, manager, session))
             await self._remove(session, actor, key)
 
         await self._transactions.run(key.tenant, key.uuid, body)
@@ -119,15 +209,19 @@ class Grants:
         self,
         tenant: str,
         uuid: UUID,
+        manager: Manager,
         actor: Actor,
-        decide: Callable[[GrantState], Sequence[Grant | GrantKey]],
+        decide: Callable[[GrantBook], Sequence[Grant | GrantKey]],
+        *,
+        subjects: Collection[str],
+        limit: int = _PAGE,
     ) -> list[Grant]:
-        """Read the UUID's grants, let `decide` say what is to be written, write all of it; in one transaction.
+        """Let `decide` say what is to be written of the grants of those subjects; all in one transaction.
 
         A `Grant` is put into force, the grant of a `GrantKey` taken away. Of `decide` holds what `set` says.
 
         Returns:
-            Every grant of the UUID that there is then.
+            The first page of the grants that there are then.
 
         Raises:
             NotFound: there is no grant of a key that is to be taken away.
@@ -135,18 +229,19 @@ class Grants:
         """
 
         async def body(session: AsyncClientSession) -> list[Grant]:
-            state = GrantState(await self._of_uuid(tenant, uuid, session), datetime.now(UTC))
-            for one in decide(state):
+            books = await self._reads.books(tenant, {uuid: subjects}, manager, session)
+            for one in decide(books[uuid]):
                 if isinstance(one, Grant):
                     await self._set(session, actor, one)
                 else:
                     await self._remove(session, actor, one)
-            return await self._of_uuid(tenant, uuid, session)
+            return await self._reads.page(tenant, uuid, session, after=None, limit=limit)
 
         return await self._transactions.run(tenant, uuid, body)
 
-    async def _state(self, key: GrantKey, session: AsyncClientSession) -> GrantState:
-        return GrantState(await self._of_uuid(key.tenant, key.uuid, session), datetime.now(UTC))
+    async def _book(self, key: GrantKey, manager: Manager, session: AsyncClientSession) -> GrantBook:
+        books = await self._reads.books(key.tenant, {key.uuid: (key.subject,)}, manager, session)
+        return books[key.uuid]
 
     async def _set(self, session: AsyncClientSession, actor: Actor, grant: Grant) -> bool:
         # Always a replacement: an update event of the change stream would say only which fields differ.

@@ -6,6 +6,7 @@ sockets unless somebody asks, and that is deleted when the answers are in; a TTL
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,15 +14,27 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import bson
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
 from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient
 
 from livedocs.errors import Unavailable
 from livedocs.model import Role
 from livedocs.store.connection import ANSWERS, INQUIRIES, MongoDocument
 from livedocs.store.failures import translated
+from livedocs.telemetry import get_logger
+
+log = get_logger(__name__)
 
 _SECONDS = 3.0
+# Bytes of the sessions, and of the groups, in one answer. MongoDB takes a document of 16 MB at most, and whoever
+# asks holds the answers of all processes at once.
+MOST_BYTES = 2**20
+# Sessions that are encoded before whatever else is waiting gets its turn.
+_SLICE = 20
 
 Place = tuple[int, str]
 """Where a socket stands among all of them: they are in the order of their coming, by the microsecond."""
@@ -39,17 +52,15 @@ class Session:
     Attributes:
         sid: its id among all sockets; no credential.
         name: of the subject, for people to read.
-        groups: of the subject, as last introspected.
         client_id: the OAuth client its token was issued to.
         since: when it connected, seconds since the epoch.
         expires_at: when its token ends, aware UTC.
-        room_count: the rooms it is in; `rooms` has the first of them, with its role in each.
+        room_count: the rooms it is in; `rooms` has those of them that were asked for, with its role in each.
     """
 
     sid: str
     subject: str
     name: str
-    groups: frozenset[str]
     client_id: str
     address: str
     since: float
@@ -122,12 +133,17 @@ class Answer:
         matching: how many there are, those left away included.
         in_room: of `Holders`, the sockets in the room, whoever they are.
         groups: of `Holders`, those that the sockets of the subject have; None when it has none here.
+        complete: false where sessions were left away, those behind the last one, or groups, since the answer would
+            have been too large.
+        scopes: of `Holders`, the scopes of this server that the sockets of the subject have.
     """
 
     sessions: tuple[Session, ...] = ()
     matching: int = 0
     in_room: int = 0
     groups: frozenset[str] | None = None
+    complete: bool = True
+    scopes: frozenset[str] = frozenset()
 
 
 class Inquiries:
@@ -136,6 +152,9 @@ class Inquiries:
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
         self._inquiries = client[control_database][INQUIRIES]
         self._answers = client[control_database][ANSWERS]
+        self._options: CodecOptions[MongoDocument] = self._answers.codec_options
+        # Decoded one at a time: those of many processes together would hold everybody up.
+        self._raw = self._answers.with_options(codec_options=CodecOptions(document_class=RawBSONDocument))
 
     async def ask(self, process_id: str, question: Question | Logout) -> ObjectId:
         """Put a question, or a piece of news, to every process. Returns the inquiry's id.
@@ -154,24 +173,55 @@ class Inquiries:
         return inquiry
 
     async def answer(self, inquiry: ObjectId, process_id: str, answer: Answer) -> None:
-        """Answer for a process.
+        """Answer for a process, as far as the answer fits.
 
         Raises:
             Unavailable: MongoDB cannot be written now.
         """
-        fields = {"at": "$$NOW", "inquiry": inquiry, "process": process_id, "answer": {"$literal": _given(answer)}}
+        given = await self._given(answer)
+        fields = {"at": "$$NOW", "inquiry": inquiry, "process": process_id, "answer": {"$literal": given}}
         with translated(seconds=_SECONDS):
             await self._answers.update_one({"_id": ObjectId()}, [{"$set": fields}], upsert=True)
 
     async def answers(self, inquiry: ObjectId, known: Collection[str]) -> dict[str, Answer]:
-        """The answers so far by process, without those that are known.
+        """The answers so far by process, without those that are known; one that cannot be read is none.
 
         Raises:
             Unavailable: MongoDB cannot be read now.
         """
         with translated(seconds=_SECONDS):
-            found = await self._answers.find({"inquiry": inquiry, "process": {"$nin": list(known)}}).to_list()
-        return {one["process"]: _taken(one["answer"]) for one in found}
+            found = await self._raw.find({"inquiry": inquiry, "process": {"$nin": list(known)}}).to_list()
+        answers: dict[str, Answer] = {}
+        for raw in found:
+            try:
+                one = bson.decode(raw.raw, self._options)
+                answers[one["process"]] = _taken(one["answer"])
+            except (BSONError, LookupError, TypeError, ValueError, AttributeError):
+                log.exception("session_answer_unreadable")
+            await asyncio.sleep(0)
+        return answers
+
+    async def _given(self, answer: Answer) -> MongoDocument:
+        """An answer as it is stored. Encodes the sessions in slices, until there is no more room."""
+        left, sessions = MOST_BYTES, []
+        for number, one in enumerate(answer.sessions, 1):
+            encoded = bson.encode(_given(one), codec_options=self._options)
+            left -= len(encoded)
+            if left < 0:
+                break
+            sessions.append(RawBSONDocument(encoded))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        groups = None if answer.groups is None else _fitting(answer.groups)
+        everything = len(sessions) == len(answer.sessions) and len(groups or ()) == len(answer.groups or ())
+        return {
+            "sessions": sessions,
+            "matching": answer.matching,
+            "in_room": answer.in_room,
+            "groups": groups,
+            "scopes": _fitting(answer.scopes),
+            "complete": answer.complete and everything,
+        }
 
     async def close(self, inquiry: ObjectId) -> None:
         """Nobody waits for it any more. What cannot be deleted now passes by itself."""
@@ -225,40 +275,45 @@ def _stored(question: Question | Logout) -> MongoDocument:
     return {"kind": kind, "tenant": tenant, **asked}
 
 
-def _given(answer: Answer) -> MongoDocument:
+def _given(one: Session) -> MongoDocument:
     return {
-        "sessions": [
-            {
-                "sid": one.sid,
-                "subject": one.subject,
-                "name": one.name,
-                "groups": sorted(one.groups),
-                "client_id": one.client_id,
-                "address": one.address,
-                "since": one.since,
-                "expires_at": one.expires_at,
-                "room_count": one.room_count,
-                "rooms": [{"uuid": uuid, "role": role.label} for uuid, role in one.rooms.items()],
-            }
-            for one in answer.sessions
-        ],
-        "matching": answer.matching,
-        "in_room": answer.in_room,
-        "groups": sorted(answer.groups) if answer.groups is not None else None,
+        "sid": one.sid,
+        "subject": one.subject,
+        "name": one.name,
+        # A process of an earlier version, which may have asked, looks for them.
+        "groups": [],
+        "client_id": one.client_id,
+        "address": one.address,
+        "since": one.since,
+        "expires_at": one.expires_at,
+        "room_count": one.room_count,
+        "rooms": [{"uuid": uuid, "role": role.label} for uuid, role in one.rooms.items()],
     }
+
+
+def _fitting(names: Collection[str]) -> list[str]:
+    """As many of the names, the first of them, as there is room for."""
+    left, fitting = MOST_BYTES, []
+    for name in sorted(names):
+        left -= len(name.encode()) + 16
+        if left < 0:
+            break
+        fitting.append(name)
+    return fitting
 
 
 def _taken(stored: Mapping[str, Any]) -> Answer:
     sessions = tuple(
         Session(
             **{name: one[name] for name in _AS_STORED},
-            groups=frozenset(one["groups"]),
             rooms={room["uuid"]: role for room in one["rooms"] if (role := Role.parse(room["role"])) is not None},
         )
         for one in stored["sessions"]
     )
     groups = frozenset(stored["groups"]) if stored["groups"] is not None else None
-    return Answer(sessions, stored["matching"], stored["in_room"], groups)
+    # A process of an earlier version says neither.
+    complete, scopes = stored.get("complete", True), frozenset(stored.get("scopes", ()))
+    return Answer(sessions, stored["matching"], stored["in_room"], groups, complete, scopes)
 
 
 _AS_STORED = ("sid", "subject", "name", "client_id", "address", "since", "expires_at", "room_count")

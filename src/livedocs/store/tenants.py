@@ -12,11 +12,13 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.write_concern import WriteConcern
 
-from livedocs.errors import BadRequest, Conflict, NotFound, UnknownCollection
-from livedocs.model import COLLECTION, SLUG, CollectionKey, Tenant, parse_subject
+from livedocs.errors import BadRequest, Conflict, NotFound, UnknownCollection, UnsuitableCollection
+from livedocs.model import COLLECTION, SLUG, CollectionKey, Tenant, parse_stored_subject, parse_subject
+from livedocs.names import escaped, is_name
 from livedocs.store.audit import SYSTEM, Actor, Audit, Entry
-from livedocs.store.connection import TENANTS, MongoDocument
+from livedocs.store.connection import ACL, TENANTS, MongoDocument
 from livedocs.store.failures import translated
+from livedocs.store.inspection import KeyReport, inspect_key
 from livedocs.store.preparation import JsonSchema, prepare
 from livedocs.telemetry import get_logger
 
@@ -28,6 +30,7 @@ _READ_SECONDS = 5.0
 LIMITS = frozenset(
     {
         "max_document_bytes",
+        "max_grants_per_uuid",
         "max_sockets_per_tenant",
         "max_sockets_per_user",
         *(
@@ -39,7 +42,7 @@ LIMITS = frozenset(
 )
 """The limits a tenant may have of its own, each in place of the server's setting of that name.
 
-`max_document_bytes` only tightens it: the server reads no larger bodies for anybody.
+`max_document_bytes` and `max_grants_per_uuid` only tighten it: what they cost falls on everybody.
 """
 
 _DATABASE = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
@@ -57,7 +60,11 @@ def validate_tenant(tenant: Tenant, control_database: str) -> None:
         BadRequest: naming the member and its value.
     """
     if not SLUG.match(tenant.slug):
-        raise BadRequest("A slug is 2 to 39 lower-case letters, digits and hyphens.", slug=tenant.slug)
+        raise BadRequest(
+            "A slug is 2 to 39 lower-case letters, digits and hyphens and begins with a letter; an alias may be"
+            " any other name that tokens have for the tenant.",
+            slug=tenant.slug,
+        )
     reserved = {*_SYSTEM_DATABASES, control_database.lower()}
     if not _DATABASE.match(tenant.database) or tenant.database.lower() in reserved:
         raise BadRequest("This name cannot be a tenant's database.", database=tenant.database)
@@ -70,8 +77,11 @@ def validate_collection(name: str, key: str) -> None:
 
     Raises:
         BadRequest: naming the member and its value.
+        UnsuitableCollection: it is one of MongoDB's own.
     """
-    if not COLLECTION.match(name) or name.startswith("system.") or name in _SOCKET_EVENTS:
+    if name.startswith("system."):
+        raise UnsuitableCollection("MongoDB keeps this one for itself.", collection=name, reason="system")
+    if not COLLECTION.match(name) or name in _SOCKET_EVENTS:
         raise BadRequest("This name cannot be a registered collection.", collection=name)
     if key not in get_args(CollectionKey):
         raise BadRequest("A collection's key is _id or uuid.", key=key)
@@ -96,7 +106,12 @@ def parse_tenant(document: Mapping[str, Any]) -> Tenant | None:
     status = document.get("status")
     if not (isinstance(slug, str) and isinstance(database, str) and isinstance(stored, Mapping)):
         return None
-    if status not in {"active", "suspended"}:
+    # No set: what another program wrote may be a list, which has no hash.
+    if status not in ("active", "suspended"):
+        return None
+    limits, confined = document.get("limits") or {}, document.get("services") or {}
+    # One tenant that nobody can understand must not keep the others from being read.
+    if not isinstance(limits, Mapping) or not isinstance(confined, Mapping):
         return None
     collections: dict[str, CollectionKey] = {}
     for name, options in stored.items():
@@ -106,7 +121,7 @@ def parse_tenant(document: Mapping[str, Any]) -> Tenant | None:
             case _:
                 return None
     services: dict[str, frozenset[str]] = {}
-    for client_id, registration in (document.get("services") or {}).items():
+    for client_id, registration in confined.items():
         match registration:
             case {"collections": list(names)} if all(isinstance(name, str) for name in names):
                 services[client_id] = frozenset(names)
@@ -119,10 +134,17 @@ def parse_tenant(document: Mapping[str, Any]) -> Tenant | None:
         database,
         collections,
         status,
-        dict(document.get("limits") or {}),
+        dict(limits),
         created_at if isinstance(created_at, datetime) else None,
         services,
+        _aliases(document.get("aliases")),
     )
+
+
+def _aliases(stored: Any) -> frozenset[str]:
+    """The names that could be a token's; another program may have written anything."""
+    names = stored if isinstance(stored, list) else []
+    return frozenset(name for name in names if isinstance(name, str) and is_name(name))
 
 
 def _stored(tenant: Tenant) -> MongoDocument:
@@ -143,6 +165,7 @@ class Tenants:
         self._client = client
         self._control_database = control_database
         self._tenants = client[control_database][TENANTS]
+        self._acl = client[control_database][ACL]
         self._audit = Audit(client, control_database)
 
     async def all(self) -> list[Tenant]:
@@ -178,16 +201,22 @@ class Tenants:
 
         Raises:
             BadRequest: a name that cannot be used, a schema that MongoDB does not take.
+            UnsuitableCollection: a view, a time series, a capped collection or one of MongoDB's own.
             Conflict: the slug or the database belongs to a tenant already.
         """
         validate_tenant(tenant, self._control_database)
         with translated(seconds=_SECONDS):
+            named = {"$or": [{"_id": {"$eq": tenant.slug}}, {"aliases": {"$eq": tenant.slug}}]}
+            if await self._tenants.find_one(named, {"_id": 1}) is not None:
+                raise Conflict("There is a tenant of this slug.", slug=tenant.slug)
             async for other in self._tenants.find({}, {"database": 1}):
                 # MongoDB takes two names that differ in case for one database.
                 if str(other.get("database", "")).lower() == tenant.database.lower():
                     raise Conflict("This database belongs to a tenant.", database=tenant.database)
-                if other["_id"] == tenant.slug:
-                    raise Conflict("There is a tenant of this slug.", slug=tenant.slug)
+            if await self._acl.find_one({"_id.tenant": {"$eq": tenant.slug}}, {"_id": 1}) is not None:
+                # Whoever they name would have rights in the new tenant.
+                detail = "There are grants of this slug already: delete them from `acl`, or choose another slug."
+                raise Conflict(detail, slug=tenant.slug)
             for name, key in tenant.collections.items():
                 await prepare(self._client[tenant.database], name, key, schemas.get(name))
             collections = {"collections": sorted(tenant.collections), "database": tenant.database}
@@ -208,7 +237,8 @@ class Tenants:
         """Stream a further collection of that tenant, which may exist already; without a schema as it is.
 
         Raises:
-            BadRequest: a name that cannot be used, or a collection that cannot be streamed or held to the schema.
+            BadRequest: a name that cannot be used, or a collection that cannot be held to the schema.
+            UnsuitableCollection: a view, a time series, a capped collection or one of MongoDB's own.
             Conflict: it is registered with the other key.
             NotFound: there is no such tenant.
         """
@@ -250,6 +280,25 @@ class Tenants:
             entry = Entry("tenant.limits", slug, detail=dict(limits))
             await self._update(slug, {"$set": {"limits": dict(limits)}}, actor, entry)
 
+    async def set_aliases(self, slug: str, aliases: Collection[str], actor: Actor = SYSTEM) -> None:
+        """Have tokens that name the tenant by one of these belong to it, and by no other alias any more.
+
+        Raises:
+            BadRequest: text that cannot be a name.
+            Conflict: another tenant has that name, as its slug or an alias.
+            NotFound: there is no such tenant.
+        """
+        for name in aliases:
+            if not is_name(name):
+                raise BadRequest("An alias is 1 to 255 characters that can be seen.", path=escaped(name))
+        with translated(seconds=_SECONDS):
+            taken = {"_id": {"$ne": slug}, "$or": [{"_id": {"$in": [*aliases]}}, {"aliases": {"$in": [*aliases]}}]}
+            other = await self._tenants.find_one(taken, {"_id": 1})
+            if other is not None:
+                raise Conflict("Another tenant has that name.", slug=other["_id"])
+            entry = Entry("tenant.aliases", slug, detail={"aliases": sorted(aliases)})
+            await self._update(slug, {"$set": {"aliases": sorted(aliases)}}, actor, entry)
+
     async def confine(
         self, slug: str, client_id: str, collections: Collection[str], actor: Actor = SYSTEM
     ) -> None:
@@ -278,7 +327,8 @@ class Tenants:
             InvalidSubject: what cannot be a client id.
             NotFound: there is no such tenant.
         """
-        subject = parse_subject(f"client:{client_id}")
+        # One that was confined before names were held to what they are now must be released as well.
+        subject = parse_stored_subject(f"client:{client_id}")
         await self._set_service(slug, client_id, "$$REMOVE", actor, Entry("tenant.release", slug, subject=subject))
 
     async def _set_service(self, slug: str, client_id: str, value: Any, actor: Actor, entry: Entry) -> None:
@@ -294,18 +344,19 @@ class Tenants:
         with translated(seconds=_SECONDS):
             await self._update(slug, [{"$set": {"services": field}}], actor, entry)
 
-    async def unkeyed(self, slug: str, collection: str, *, most: int) -> int:
-        """How many documents of a registered collection have no UUID, counted up to `most`. They are not streamed.
+    async def inspect(self, slug: str, collection: str) -> KeyReport:
+        """Which documents of a registered collection are not streamed.
 
         Raises:
             NotFound: there is no such tenant or collection.
+            Unavailable: MongoDB cannot be read now.
         """
         tenant = await self.get(slug)
         if tenant is None or collection not in tenant.collections:
             raise NotFound("There is no such tenant or collection.", slug=slug, collection=collection)
-        without: dict[str, Any] = {tenant.collections[collection]: {"$not": {"$type": "binData"}}}
         with translated(seconds=_SECONDS):
-            return await self._client[tenant.database][collection].count_documents(without, limit=most)
+            found = self._client[tenant.database][collection]
+            return await inspect_key(found, tenant.collections[collection])
 
     async def _update(
         self, slug: str, update: Mapping[str, Any] | list[dict[str, Any]], actor: Actor, entry: Entry
@@ -338,6 +389,7 @@ class TenantDirectory:
         # Replaced as a whole, so that a reader never sees half of a refresh.
         self._by_slug: dict[str, Tenant] = {}
         self._by_database: dict[str, Tenant] = {}
+        self._by_alias: dict[str, Tenant] = {}
 
     async def refresh(self) -> bool:
         """Read all of them again; True when anything has changed.
@@ -350,11 +402,16 @@ class TenantDirectory:
             return False
         self._by_slug = by_slug
         self._by_database = {tenant.database: tenant for tenant in by_slug.values()}
+        self._by_alias = {alias: tenant for tenant in by_slug.values() for alias in tenant.aliases}
         return True
 
     def get(self, slug: str) -> Tenant | None:
         """The tenant of that slug, suspended or not."""
         return self._by_slug.get(slug)
+
+    def named(self, name: str) -> Tenant | None:
+        """The tenant that a token means by that name: its slug, or an alias."""
+        return self._by_slug.get(name) or self._by_alias.get(name)
 
     def all(self) -> Collection[Tenant]:
         """Every tenant, suspended ones too."""

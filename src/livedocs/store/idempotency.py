@@ -39,7 +39,7 @@ class Once:
     fingerprint: str
 
 
-class Replays:
+class IdempotencyKeys:
     """The keys that were used, each with what its request made."""
 
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
