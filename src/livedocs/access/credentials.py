@@ -6,9 +6,10 @@ in a query string. Headers come as ASGI has them: pairs of bytes.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -69,8 +70,29 @@ def login_id(headers: Headers, *, secure: bool) -> str | None:
 
 
 def well_formed(token: str) -> bool:
-    """Whether the text can be a bearer token at all."""
-    return len(token) <= MAX_TOKEN and _TOKEN.match(token) is not None
+    """Whether the text can be a bearer token at all, in the one spelling that is accepted of it."""
+    return len(token) <= MAX_TOKEN and _TOKEN.match(token) is not None and _is_only_spelling(token)
+
+
+def _is_only_spelling(token: str) -> bool:
+    """Whether nobody would read another text as the same signed token (RFC 7515, 2: base64url without padding).
+
+    Decoders take padding, characters of no alphabet and bits that mean nothing. Each such spelling would be a
+    token of its own here, which the logout of the other does not reach.
+    """
+    first, *others = token.split(".")
+    if len(others) < 2 or not _decoded(first).lstrip().startswith(b"{"):
+        # Opaque: what it is the same as, only its issuer knows.
+        return True
+    return all(base64.urlsafe_b64encode(_decoded(part)).rstrip(b"=") == part.encode() for part in (first, *others))
+
+
+def _decoded(part: str) -> bytes:
+    """What a lenient decoder makes of a part of a token; nothing where even that fails."""
+    try:
+        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except ValueError:
+        return b""
 
 
 def from_headers(headers: Headers, *, secure: bool) -> Credential | None:
@@ -85,7 +107,7 @@ def from_headers(headers: Headers, *, secure: bool) -> Credential | None:
         DuplicateCookie: our cookie twice.
         TokenTooLarge: a token of more than `MAX_TOKEN` octets.
         BadRequest: `Authorization: Bearer` with something that is no token (RFC 6750, 3.1: invalid_request).
-        InvalidToken: our cookie with something that is no token.
+        InvalidToken: our cookie with something that is no token; another spelling of a signed token.
         Unauthenticated: an Authorization header of another scheme.
     """
     held = list(headers)
@@ -112,15 +134,23 @@ def read_cookie(headers: Headers, name: str) -> str | None:
     Raises:
         DuplicateCookie: it is there twice, so one of them may have been planted by a sibling domain.
     """
-    values = []
-    for header in _values(list(headers), b"cookie"):
-        for pair in header.split(";"):
-            key, equals, value = pair.strip(" \t").partition("=")
-            if equals and key == name:
-                values.append(value)
+    values = [value for key, value in _cookies(headers) if key == name]
     if len(values) > 1:
         raise DuplicateCookie(cookie=name)
     return values[0] if values else None
+
+
+def cookie_names(headers: Headers) -> list[str]:
+    """The names of all cookies of a request, in its order."""
+    return [key for key, _ in _cookies(headers)]
+
+
+def _cookies(headers: Headers) -> Iterator[tuple[str, str]]:
+    for header in _values(list(headers), b"cookie"):
+        for pair in header.split(";"):
+            key, equals, value = pair.strip(" \t").partition("=")
+            if equals:
+                yield key, value
 
 
 def origin_from(headers: Headers) -> str | None:
@@ -183,6 +213,8 @@ def _bearer(header: str) -> str:
     token = rest.strip(" \t")
     if len(token) > MAX_TOKEN:
         raise TokenTooLarge
-    if not well_formed(token):
+    if _TOKEN.match(token) is None:
         raise BadRequest("The Authorization header holds no bearer token.")
+    if not well_formed(token):
+        raise InvalidToken
     return token

@@ -17,10 +17,10 @@ from livedocs import tracing
 from livedocs.access.breaker import Breaker
 from livedocs.access.claims import Expectations, Refused, is_answer, judge
 from livedocs.access.credentials import well_formed
-from livedocs.access.flights import Flights
 from livedocs.access.issuer import Answer, Issuer
-from livedocs.access.memory import ALWAYS, Memory
 from livedocs.access.principal import Principal
+from livedocs.access.single_flight import SingleFlight
+from livedocs.access.ttl_cache import ALWAYS, TtlCache
 from livedocs.config import Settings
 from livedocs.errors import AuthUnavailable, InvalidToken
 from livedocs.telemetry import Metrics, get_logger
@@ -79,21 +79,23 @@ class Introspector:
         self._metrics = metrics
         self._now = now
         self._breaker = breaker or Breaker()
-        self._calls: Flights[Verdict] = Flights()
-        self._probes: Flights[bool] = Flights()
+        self._calls: SingleFlight[Verdict] = SingleFlight()
+        self._probes: SingleFlight[bool] = SingleFlight()
         # Two memories, so that a flood of made-up tokens pushes out no good one.
-        self._principals: Memory[Principal] = Memory(_REMEMBERED)
-        self._refusals: Memory[Refused] = Memory(_REMEMBERED)
+        self._principals: TtlCache[Principal] = TtlCache(_REMEMBERED)
+        self._refusals: TtlCache[Refused] = TtlCache(_REMEMBERED)
         # Logged out here: whether the service could be told so or not.
-        self._ended: Memory[bool] = Memory(_REMEMBERED)
-        self._readiness: Memory[bool] = Memory(1)
+        self._ended: TtlCache[bool] = TtlCache(_REMEMBERED)
+        self._readiness: TtlCache[bool] = TtlCache(1)
 
-    async def principal(self, token: str, *, fresh: bool = False) -> Principal:
+    async def principal(self, token: str, *, fresh: bool = False, address: str = "") -> Principal:
         """Who a token speaks for.
 
         Args:
             token: as the client sent it.
-            fresh: ask the service, whatever is remembered. For tokens that it has given to us, or vouched for.
+            fresh: ask the service, whatever is remembered.
+            address: of whoever has brought the token: its share of the connections to the service is used. Empty,
+                and fresh, for tokens that the service has given to us or vouched for.
 
         Raises:
             InvalidToken: inactive, expired, malformed, or not meant for this server; `reason` says which.
@@ -104,7 +106,10 @@ class Introspector:
         identifier = token_id(token)
         verdict = self._refused_here(identifier) or (None if fresh else self._remembered(identifier))
         if verdict is None:
-            verdict = await self._calls.share(identifier, lambda: self._look(token, identifier, fresh=fresh))
+            vouched = fresh and not address
+            verdict = await self._calls.share(
+                identifier, lambda: self._look(token, identifier, vouched=vouched, address=address)
+            )
             # Its owner may have logged out while it was asked about.
             verdict = self._refused_here(identifier) or verdict
         match verdict:
@@ -146,10 +151,10 @@ class Introspector:
         now = self._now()
         return self._principals.get(identifier, now) or self._refusals.get(identifier, now)
 
-    async def _look(self, token: str, identifier: str, *, fresh: bool) -> Verdict:
+    async def _look(self, token: str, identifier: str, *, vouched: bool, address: str) -> Verdict:
         # Counted from here: a revocation while the answer is on its way must not be hidden for longer than stated.
         asked_at = self._now()
-        verdict = await self._ask(token, identifier, fresh=fresh)
+        verdict = await self._ask(token, identifier, vouched=vouched, address=address)
         # Else its owner has logged out meanwhile: nothing of it is to be remembered.
         if self._calls.is_current(identifier):
             self._remember(identifier, verdict, asked_at)
@@ -163,12 +168,12 @@ class Introspector:
             self._principals.drop(identifier)
             self._refusals.put(identifier, verdict, asked_at + self._no_for)
 
-    async def _ask(self, token: str, identifier: str, *, fresh: bool) -> Verdict:
+    async def _ask(self, token: str, identifier: str, *, vouched: bool, address: str) -> Verdict:
         now = self._now()
         if not self._breaker.allows(now):
             self._metrics.introspections.labels(result="not_asked").inc()
             return Unreachable("breaker", retry_after=self._breaker.wait(now))
-        body = await self._call(token, vouched=fresh)
+        body = await self._call(token, vouched=vouched, address=address)
         if isinstance(body, Unreachable):
             self._metrics.introspections.labels(result=body.reason).inc()
             return body
@@ -177,7 +182,9 @@ class Introspector:
         self._metrics.introspections.labels(result=result).inc()
         if isinstance(verdict, Refused) and verdict.reason not in {"inactive", "expired"}:
             # The provider vouches for it and we do not: worth a line for whoever sets the two up.
-            _log.info("token_refused", token_id=identifier, reason=verdict.reason)
+            _log.info(
+                "token_refused", token_id=identifier, reason=verdict.reason, claim=verdict.claim(self._expected)
+            )
         return verdict
 
     async def _probe(self) -> bool:
@@ -187,10 +194,10 @@ class Introspector:
         self._readiness.put("", reachable, self._now() + _READINESS)
         return reachable
 
-    async def _call(self, token: str, *, vouched: bool) -> dict[str, Any] | Unreachable:
+    async def _call(self, token: str, *, vouched: bool, address: str = "") -> dict[str, Any] | Unreachable:
         """One call of the service; the breaker learns how it went."""
         with self._metrics.introspection_seconds.time(), tracing.span("introspection", kind="client") as span:
-            outcome = await self._exchange(token, vouched=vouched)
+            outcome = await self._exchange(token, vouched=vouched, address=address)
             if isinstance(outcome, Unreachable):
                 span.fail(outcome.reason)
         if not isinstance(outcome, Unreachable):
@@ -199,7 +206,7 @@ class Introspector:
             self._breaker.failed(self._now())
         return outcome
 
-    async def _exchange(self, token: str, *, vouched: bool) -> dict[str, Any] | Unreachable:
+    async def _exchange(self, token: str, *, vouched: bool, address: str) -> dict[str, Any] | Unreachable:
         try:
             endpoint = self._endpoint or (await self._issuer.metadata()).introspection_endpoint
         except AuthUnavailable:
@@ -208,10 +215,13 @@ class Introspector:
             _log.error("introspection_misconfigured", reason="the provider names no introspection endpoint")
             return Unreachable("misconfigured")
         form = urlencode({"token": token, "token_type_hint": "access_token"})
-        answer = await self._issuer.post(endpoint, form, vouched=vouched)
+        answer = await self._issuer.post(endpoint, form, vouched=vouched, address=address)
         if not isinstance(answer, Answer):
-            _log.warning("introspection_failed", reason=answer.reason)
-            return Unreachable(answer.reason, counts=answer.reason != "crowded")
+            # Of a crowd one line each would be a flood in the log as well; they are counted.
+            crowded = answer.reason == "crowded"
+            if not crowded:
+                _log.warning("introspection_failed", reason=answer.reason)
+            return Unreachable(answer.reason, counts=not crowded)
         return _usable(answer)
 
 

@@ -18,7 +18,9 @@ import orjson
 from authlib.oauth2.rfc8414 import get_well_known_url
 
 from livedocs.access import client_auth
-from livedocs.access.flights import Flights
+from livedocs.access.limits import address_key
+from livedocs.access.single_flight import SingleFlight
+from livedocs.access.turns import NoTurn, Turns
 from livedocs.config import Settings, is_loopback
 from livedocs.errors import AuthUnavailable
 from livedocs.telemetry import get_logger
@@ -33,6 +35,11 @@ _LIMITS = httpx.Limits(max_connections=50, max_keepalive_connections=10, keepali
 # Of these, the ones for calls that anybody can bring about, with made-up tokens, codes and cookies. A flood
 # of those leaves the others to ask whether whoever is in may stay.
 _STRANGERS = 40
+# Of those, the ones for one address at a time: a flood of made-up tokens from one address leaves the others to
+# newcomers from elsewhere, however slow the provider is.
+_STRANGERS_PER_ADDRESS = 10
+# Calls that may wait on behalf of one address.
+_WAITING_PER_ADDRESS = 500
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
 
 
@@ -117,8 +124,8 @@ class Issuer:
             # A proxy of the environment cannot reach a provider on this machine.
             trust_env=not is_loopback(urlsplit(self.name).hostname or ""),
         )
-        self._strangers = asyncio.Semaphore(_STRANGERS)
-        self._discoveries: Flights[None] = Flights()
+        self._strangers = Turns(_STRANGERS, per_key=_STRANGERS_PER_ADDRESS, most_waiting=_WAITING_PER_ADDRESS)
+        self._discoveries: SingleFlight[None] = SingleFlight()
         # The newest metadata that was in order; used on when a later fetch fails.
         self._metadata: Metadata | None = None
         self._metadata_until: datetime | None = None
@@ -136,26 +143,23 @@ class Issuer:
             raise AuthUnavailable
         return self._metadata
 
-    async def post(self, url: str, form: str, *, vouched: bool = False) -> Answer | Fault:
+    async def post(self, url: str, form: str, *, vouched: bool = False, address: str = "") -> Answer | Fault:
         """POST a form to one of the provider's endpoints, with our own credentials.
 
         Args:
             url: of the endpoint.
             form: what to send.
             vouched: whether it is about a token that was good before.
+            address: of whoever has brought it about, if it is not; those whose address is not known share one.
         """
         if vouched:
             return await self._post(url, form)
         try:
             # As long as a call waits for a connection.
-            async with asyncio.timeout(self._timeout / 2):
-                await self._strangers.acquire()
-        except TimeoutError:
+            async with self._strangers.turn(address_key(address), within=self._timeout / 2):
+                return await self._post(url, form)
+        except NoTurn:
             return Fault("crowded")
-        try:
-            return await self._post(url, form)
-        finally:
-            self._strangers.release()
 
     async def _post(self, url: str, form: str) -> Answer | Fault:
         proven, headers = self._auth.apply(form)

@@ -12,12 +12,12 @@ from typing import Any
 import jwt
 from jwt.exceptions import InvalidAlgorithmError, PyJWTError
 
-from livedocs.access.claims import SKEW, Expectations, Refused, instant, judge
+from livedocs.access.claims import SKEW, Expectations, Refused, client_of, instant, judge
 from livedocs.access.credentials import well_formed
 from livedocs.access.introspection import token_id
 from livedocs.access.keys import KeySet
-from livedocs.access.memory import ALWAYS, Memory
 from livedocs.access.principal import Principal
+from livedocs.access.ttl_cache import ALWAYS, TtlCache
 from livedocs.config import Settings
 from livedocs.errors import AuthUnavailable, InvalidToken
 from livedocs.telemetry import Metrics, get_logger
@@ -33,7 +33,9 @@ _SIGNATURE_ONLY: Any = {
 }
 
 
-def read_header(token: str, algorithms: frozenset[str]) -> Mapping[str, Any] | Refused:
+def read_header(
+    token: str, algorithms: frozenset[str], types: frozenset[str] = frozenset({"at+jwt"})
+) -> Mapping[str, Any] | Refused:
     """The header of a token that may be believed so far, or why there is none. Pure.
 
     Nothing in it chooses the key's origin: `jku`, `x5u` and `jwk` are not looked at (RFC 8725, 3.10).
@@ -44,7 +46,9 @@ def read_header(token: str, algorithms: frozenset[str]) -> Mapping[str, Any] | R
         # 4,000 octets have room for more brackets than Python's parser has stack.
         return Refused("malformed")
     # An ID token of the same issuer, signed with the same key, is no access token (RFC 9068, 5).
-    if header.get("typ") != "at+jwt":
+    # `application/` may be left away, or not (RFC 7515, 4.1.9; RFC 9068, 4).
+    kind = header.get("typ")
+    if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in types:
         return Refused("type")
     # `none`, and HMAC with the public key as the secret, are not on the list.
     algorithm = header.get("alg")
@@ -62,9 +66,8 @@ def judge_claims(
     """What the claims of a token with a good signature say (RFC 9068, 2.2 and 4). Pure."""
     if claims.get("iss") != expected.issuer:
         return Refused("issuer")
-    for name in ("sub", "client_id", "jti"):
-        if not isinstance(claims.get(name), str) or not claims[name]:
-            return Refused("claims")
+    if not isinstance(claims.get("sub"), str) or not claims["sub"] or client_of(claims) is None:
+        return Refused("claims")
     issued_at = instant(claims.get("iat"))
     if issued_at is None or issued_at > now + SKEW:
         return Refused("iat")
@@ -85,14 +88,15 @@ class SignedTokens:
     def __init__(self, settings: Settings, keys: KeySet, metrics: Metrics, *, now: Callable[[], datetime]) -> None:
         self._expected = Expectations.of(settings)
         self._algorithms = frozenset(settings.oauth_algorithms)
+        self._types = frozenset(kind.lower() for kind in settings.oauth_token_types)
         self._keys = keys
         self._metrics = metrics
         self._now = now
         # Logged out here: the signature stays good, the token does not. One that lived for longer than it is
         # remembered would be good again.
-        self._ended: Memory[bool] = Memory(_REMEMBERED)
+        self._ended: TtlCache[bool] = TtlCache(_REMEMBERED)
 
-    async def principal(self, token: str, *, fresh: bool = False) -> Principal:  # noqa: ARG002 - always fresh
+    async def principal(self, token: str, *, fresh: bool = False, address: str = "") -> Principal:  # noqa: ARG002 - nobody is asked
         """Who a token speaks for.
 
         Raises:
@@ -126,7 +130,7 @@ class SignedTokens:
         await self._keys.aclose()
 
     async def _check(self, token: str, identifier: str) -> Principal | Refused:
-        header = read_header(token, self._algorithms) if well_formed(token) else Refused("malformed")
+        header = read_header(token, self._algorithms, self._types) if well_formed(token) else Refused("malformed")
         if isinstance(header, Refused):
             return header
         fitting = await self._keys.key(header.get("kid"))
@@ -145,5 +149,7 @@ class SignedTokens:
         verdict = judge_claims(claims, self._expected, token_id=identifier, now=self._now())
         if isinstance(verdict, Refused) and verdict.reason != "expired":
             # The issuer vouches for it and we do not: worth a line for whoever sets the two up.
-            _log.info("token_refused", token_id=identifier, reason=verdict.reason)
+            _log.info(
+                "token_refused", token_id=identifier, reason=verdict.reason, claim=verdict.claim(self._expected)
+            )
         return verdict

@@ -10,8 +10,8 @@ from typing import Any
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from livedocs.access.flights import Flights
 from livedocs.access.issuer import Answer, Issuer
+from livedocs.access.single_flight import SingleFlight
 from livedocs.config import ASYMMETRIC
 from livedocs.errors import AuthUnavailable
 from livedocs.telemetry import get_logger
@@ -86,7 +86,7 @@ class KeySet:
         # The last try, and the last one that succeeded.
         self._tried_at: datetime | None = None
         self._fetched_at: datetime | None = None
-        self._fetches: Flights[None] = Flights()
+        self._fetches: SingleFlight[None] = SingleFlight()
 
     async def key(self, key_id: str | None) -> Mapping[str, PyJWK] | None:
         """The key of that id, by the algorithms it fits; without an id the only key there is. None without either.

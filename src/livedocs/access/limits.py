@@ -10,6 +10,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from livedocs.access.principal import Principal
@@ -18,7 +19,7 @@ from livedocs.errors import RateLimited
 from livedocs.model import Tenant
 from livedocs.telemetry import Metrics
 
-Kind = Literal["handshakes", "joins", "events", "requests"]
+Kind = Literal["connections", "handshakes", "joins", "events", "requests", "probes"]
 Scope = Literal["address", "user", "tenant"]
 
 _BUCKETS = 20_000
@@ -31,6 +32,11 @@ class Rate:
 
     per_second: float
     burst: float
+
+
+PROBES = Rate(per_second=100, burst=1000)
+"""Of `/healthz`, `/readyz` and `/metrics`, per address and process. They have a bucket of their own: no flood of
+other requests has a server taken for dead. Whoever watches it asks once a second or less."""
 
 
 class Buckets:
@@ -89,6 +95,8 @@ class Buckets:
         return len(self._full_at)
 
 
+# Asked several times for each request; of those that are pushed out it is computed again.
+@lru_cache(maxsize=4096)
 def address_key(address: str) -> str:
     """What counts as one address: of IPv6 the network of 64 bits, all of which one customer has."""
     try:
@@ -123,6 +131,8 @@ class Limits:
         for kind in kinds:
             for scope in scopes:
                 self._buckets[kind, scope] = Buckets(self._rate(getattr(settings, _setting(kind, scope))))
+        self._buckets["connections", "address"] = Buckets(self._rate(settings.limit_connections_per_address))
+        self._buckets["probes", "address"] = Buckets(PROBES)
 
     def address(self, kind: Kind, address: str, count: int = 1) -> None:
         """Count what comes from an address; asked before anything is done for it.

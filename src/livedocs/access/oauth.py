@@ -9,26 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+import orjson
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
 from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from livedocs.access import id_token
-from livedocs.access.attempt import Attempt, Seal, local_path
 from livedocs.access.credentials import MAX_TOKEN, well_formed
-from livedocs.access.flights import Flights
 from livedocs.access.introspection import token_id
 from livedocs.access.issuer import Answer, Issuer, Metadata
 from livedocs.access.keys import KeySet
-from livedocs.access.memory import Memory
+from livedocs.access.login_state import LoginState, Seal, local_path
+from livedocs.access.renewals import OwnRenewals, Renewals, seal, unseal
+from livedocs.access.single_flight import SingleFlight
+from livedocs.access.ttl_cache import TtlCache
 from livedocs.config import Settings
-from livedocs.errors import AuthUnavailable, InvalidToken, LoginFailed, TokenTooLarge
+from livedocs.errors import AuthUnavailable, InvalidToken, LoginFailed, TokenTooLarge, Unavailable
 from livedocs.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -37,10 +40,9 @@ _log = get_logger(__name__)
 _REASONS = frozenset(
     {"access_denied", "login_required", "consent_required", "interaction_required", "temporarily_unavailable"}
 )
-_REMEMBERED = 1_000
 _USED_STATES = 10_000
-# Long enough for a second tab that sent the same refresh token at the same moment.
-_RACE = timedelta(seconds=10)
+# Seconds between two looks at what another process is about to leave.
+_PAUSE = 0.05
 
 Hint = Literal["access_token", "refresh_token"]
 
@@ -51,6 +53,35 @@ class Tokens:
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
+
+
+class LoginDeclined(Exception):
+    """The provider did not log anybody in; `reason` says why in its words: `access_denied` for a cancelled login.
+
+    Attributes:
+        return_to: the local path that the login was to lead to.
+        reason: one of `_REASONS`, or `provider`.
+    """
+
+    def __init__(self, return_to: str, reason: str) -> None:
+        self.return_to = return_to
+        self.reason = reason
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A login that has begun.
+
+    Attributes:
+        url: of the provider, to send the browser to.
+        name: of the attempt; `login_state_name` finds it again by the state that comes back.
+        sealed: the attempt, for a cookie.
+    """
+
+    url: str
+    name: str
+    sealed: str = field(repr=False)
 
 
 class _InvalidGrant(Exception):
@@ -64,9 +95,17 @@ class LoginClient:
         settings: `oauth_*` and `public_url`.
         issuer: the provider.
         now: the clock, aware UTC.
+        renewals: the refresh tokens that all processes are spending; those of this one when absent.
     """
 
-    def __init__(self, settings: Settings, issuer: Issuer, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        issuer: Issuer,
+        *,
+        now: Callable[[], datetime],
+        renewals: Renewals | None = None,
+    ) -> None:
         self._client_id = settings.oauth_client_id
         self._scopes = settings.oauth_scopes
         self._home = settings.public_origin + "/"
@@ -78,21 +117,20 @@ class LoginClient:
         self._seal = Seal(settings.login_secret)
         self._keys = KeySet(issuer, now=now)
         # States that have come back. The browser deletes its cookie; this is for whoever kept a copy.
-        self._used: Memory[bool] = Memory(_USED_STATES)
-        self._refreshes: Flights[Tokens] = Flights()
-        # By the SHA-256 of the refresh token that was spent.
-        self._renewed: Memory[Tokens] = Memory(_REMEMBERED)
-        # By the same, the sessions that somebody has logged out of.
-        self._over: Memory[bool] = Memory(_USED_STATES)
+        self._used: TtlCache[bool] = TtlCache(_USED_STATES)
+        # By the SHA-256 of the refresh token.
+        self._refreshes: SingleFlight[Tokens] = SingleFlight()
+        self._renewals = renewals or OwnRenewals(now=now, patience=patience(settings))
+        self._patience = patience(settings).total_seconds()
 
-    async def begin(self, return_to: str | None) -> tuple[str, str]:
+    async def begin(self, return_to: str | None) -> Begun:
         """Start a login.
 
         Args:
             return_to: path to show afterwards; one that is not local counts as `/`.
 
         Returns:
-            The provider's URL to send the browser to, and the sealed attempt for its cookie.
+            Where to send the browser, and what its cookie keeps.
 
         Raises:
             AuthUnavailable: the provider cannot be found.
@@ -101,7 +139,7 @@ class LoginClient:
         if endpoint is None:
             _log.error("login_misconfigured", reason="the provider names no authorization endpoint")
             raise AuthUnavailable
-        attempt = Attempt.begin(local_path(return_to), self._now())
+        attempt = LoginState.begin(local_path(return_to), self._now())
         url: str = prepare_grant_uri(
             endpoint,
             client_id=self._client_id,
@@ -113,19 +151,24 @@ class LoginClient:
             code_challenge=create_s256_code_challenge(attempt.verifier),
             code_challenge_method="S256",
         )
-        return url, self._seal.close(attempt)
+        return Begun(url, attempt.name, self._seal.close(attempt))
 
-    async def finish(self, answer: Mapping[str, str], sealed: str | None) -> tuple[Tokens, str]:
+    async def finish(
+        self, answer: Mapping[str, str], sealed: str | None, *, address: str = ""
+    ) -> tuple[Tokens, str]:
         """Complete a login.
 
         Args:
             answer: the query of the redirect back.
-            sealed: the attempt in the browser's cookie.
+            sealed: the attempt in the browser's cookie for that state.
+            address: of the browser; as long as nobody vouches for what it brings, it has its address's share of
+                the connections to the provider. The same holds for `refresh` and `revoke`.
 
         Returns:
             The tokens, and the local path to show.
 
         Raises:
+            LoginDeclined: the provider did not log anybody in, for instance because the user has cancelled.
             LoginFailed: the way back does not fit the way there; `reason` says where.
             TokenTooLarge: a token that no cookie can hold.
             AuthUnavailable: the provider cannot be asked.
@@ -133,16 +176,15 @@ class LoginClient:
         attempt = self._seal.open(sealed, self._now()) if sealed else None
         if attempt is None:
             raise LoginFailed(
-                "This browser has no login under way: it took too long, or cookies are blocked.", reason="attempt"
+                "This browser has no such login under way: it took too long, or cookies are blocked.",
+                reason="attempt",
             )
         self._claim(attempt, answer.get("state", ""))
         metadata = await self._issuer.metadata()
         _check_issuer(answer, metadata, self._issuer.name)
         if "error" in answer or not answer.get("code"):
             reason = answer.get("error", "")
-            raise LoginFailed(
-                "The login service did not log you in.", reason=reason if reason in _REASONS else "provider"
-            )
+            raise LoginDeclined(attempt.return_to, reason if reason in _REASONS else "provider")
         request = prepare_token_request(
             "authorization_code",
             redirect_uri=self._redirect_uri,
@@ -150,39 +192,42 @@ class LoginClient:
             code_verifier=attempt.verifier,
         )
         try:
-            body = await self._token_call(metadata, request)
+            body = await self._token_call(metadata, request, address)
         except _InvalidGrant:
             raise LoginFailed("The login service did not accept its own code.", reason="code") from None
         if "openid" in self._scopes:
             await self._check_id_token(body.get("id_token"), attempt)
         return _tokens(body), attempt.return_to
 
-    async def refresh(self, refresh_token: str) -> Tokens:
+    async def refresh(self, refresh_token: str, *, address: str = "") -> Tokens:
         """New tokens for a refresh token, which is spent by that.
 
-        Callers with the same token at the same time, or within seconds, get the same new tokens: spending it twice
-        would look like theft to the provider, which then ends the session (RFC 9700, 4.14.2).
+        Callers with the same token at the same time, or within seconds, get the same new tokens, whichever process
+        they have come to (`renewals`).
 
         Raises:
             InvalidToken: it is spent, revoked or expired, or somebody logged out meanwhile: the session is over.
             AuthUnavailable: the provider cannot be asked.
+            Unavailable: it cannot be seen now whether another process is spending the token.
         """
         identifier = token_id(refresh_token)
-        self.check_session(refresh_token)
-        renewed = self._renewed.get(identifier, self._now())
-        if renewed is None:
-            renewed = await self._refreshes.share(identifier, lambda: self._refresh(refresh_token, identifier))
-        self.check_session(refresh_token, renewed.refresh_token)
-        return renewed
+        return await self._refreshes.share(identifier, lambda: self._refresh(refresh_token, identifier, address))
 
-    def check_session(self, *refresh_tokens: str | None) -> None:
+    async def check_session(self, *refresh_tokens: str | None) -> None:
         """Refuse a session that somebody has just logged out of: a refresh under way must not bring it back.
+
+        While MongoDB cannot be read nobody can say: then it is not. The old refresh token is spent, and without
+        the new one a session that is good would be lost.
 
         Raises:
             InvalidToken: it is over.
         """
-        if any(token and self._over.get(token_id(token), self._now()) for token in refresh_tokens):
-            raise _session_over()
+        try:
+            for token in dict.fromkeys(refresh_tokens):
+                if token and (await self._renewals.get(token_id(token))).over:
+                    raise _session_over()
+        except Unavailable:
+            _log.warning("session_end_unknown", reason="MongoDB cannot be read")
 
     async def end(self, refresh_token: str) -> list[Tokens]:
         """End the session of a refresh token, also where it is being renewed at this moment in another tab.
@@ -191,28 +236,29 @@ class LoginClient:
             The tokens that it was renewed to within the last seconds. They are to be revoked as well.
         """
         successors: list[Tokens] = []
-        while True:
-            identifier = token_id(refresh_token)
-            self._over.put(identifier, value=True, until=self._now() + _RACE)
-            await self._landed(refresh_token, identifier)
-            renewed = self._renewed.get(identifier, self._now())
-            self._renewed.drop(identifier)
-            if renewed is None:
-                return successors
-            successors.append(renewed)
-            if renewed.refresh_token in (None, refresh_token):
-                return successors
-            refresh_token = renewed.refresh_token
+        try:
+            while (renewed := await self._successor(refresh_token)) is not None:
+                successors.append(renewed)
+                if renewed.refresh_token in (None, refresh_token):
+                    break
+                refresh_token = renewed.refresh_token
+        except Unavailable:
+            _log.warning("session_end_unshared", reason="the other processes cannot be told")
+        return successors
 
-    async def _landed(self, refresh_token: str, identifier: str) -> None:
-        """Wait for the refresh under way, if there is one, as long as a call of the provider may take."""
-        if not self._refreshes.flying(identifier):
-            return
-        with contextlib.suppress(InvalidToken, AuthUnavailable, TokenTooLarge, TimeoutError):
+    async def _successor(self, refresh_token: str) -> Tokens | None:
+        """End one refresh token's session; what it was renewed to, once that is known."""
+        identifier = token_id(refresh_token)
+        renewal = await self._renewals.end(identifier)
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
-                await self._refreshes.share(identifier, lambda: self._refresh(refresh_token, identifier))
+                # As long as a call of the provider may take.
+                while renewal.by is not None and renewal.renewed is None:
+                    await asyncio.sleep(_PAUSE)
+                    renewal = await self._renewals.get(identifier)
+        return _unsealed(renewal.renewed, refresh_token)
 
-    async def revoke(self, tokens: Mapping[Hint, str]) -> bool:
+    async def revoke(self, tokens: Mapping[Hint, str], *, address: str = "") -> bool:
         """Have the provider end these tokens (RFC 7009), as far as it can be reached in time.
 
         Returns:
@@ -226,7 +272,9 @@ class LoginClient:
                     return False
                 # The refresh token first: with it most providers end what was issued from it.
                 order: tuple[Hint, Hint] = ("refresh_token", "access_token")
-                done = [await self._revoke(endpoint, tokens[hint], hint) for hint in order if hint in tokens]
+                done = [
+                    await self._revoke(endpoint, tokens[hint], hint, address) for hint in order if hint in tokens
+                ]
         except (TimeoutError, AuthUnavailable):
             _log.warning("revocation_failed", reason="the provider is out of reach")
             return False
@@ -252,16 +300,16 @@ class LoginClient:
         await self._refreshes.aclose()
         await self._keys.aclose()
 
-    def _claim(self, attempt: Attempt, state: str) -> None:
+    def _claim(self, attempt: LoginState, state: str) -> None:
         """Use the attempt up, if the state is its own."""
         if not hmac.compare_digest(state.encode(), attempt.state.encode()):
-            # Somebody else's redirect, or one of another tab: taking it would log this browser in as a stranger.
-            raise LoginFailed("This is not the login that this browser began last.", reason="state")
+            # Somebody else's redirect: taking it would log this browser in as a stranger.
+            raise LoginFailed("This is not the login that this browser began.", reason="state")
         if self._used.get(attempt.state, self._now()):
             raise LoginFailed("This login has been used already.", reason="replayed")
         self._used.put(attempt.state, value=True, until=attempt.ends_at)
 
-    async def _check_id_token(self, token: object, attempt: Attempt) -> None:
+    async def _check_id_token(self, token: object, attempt: LoginState) -> None:
         if not isinstance(token, str):
             found: str | None = "missing"
         else:
@@ -277,23 +325,52 @@ class LoginClient:
             _log.error("id_token_refused", reason=found)
             raise LoginFailed("The login service's answer could not be verified.", reason="id_token")
 
-    async def _refresh(self, refresh_token: str, identifier: str) -> Tokens:
-        metadata = await self._issuer.metadata()
+    async def _refresh(self, refresh_token: str, identifier: str, address: str) -> Tokens:
+        by = secrets.token_hex(8)
+        try:
+            async with asyncio.timeout(self._patience):
+                while (renewal := await self._renewals.claim(identifier, by)).by != by:
+                    if renewal.over:
+                        raise _session_over()
+                    renewed = _unsealed(renewal.renewed, refresh_token)
+                    if renewed is not None:
+                        await self.check_session(renewed.refresh_token)
+                        return renewed
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError:
+            raise AuthUnavailable from None
+        return await self._spend(refresh_token, identifier, by, address)
+
+    async def _spend(self, refresh_token: str, identifier: str, by: str, address: str) -> Tokens:
+        """Exchange a refresh token that was claimed, and leave for the others what came of it."""
         request = prepare_token_request("refresh_token", refresh_token=refresh_token)
         try:
-            body = await self._token_call(metadata, request)
-        except _InvalidGrant:
-            raise _session_over() from None
-        renewed = _tokens(body, spent=refresh_token)
-        self._renewed.put(identifier, renewed, self._now() + _RACE)
+            body = await self._token_call(await self._issuer.metadata(), request, address)
+            renewed = _tokens(body, spent=refresh_token)
+        except BaseException as error:
+            with contextlib.suppress(Unavailable):
+                await self._renewals.give_up(identifier, by)
+            if isinstance(error, _InvalidGrant):
+                raise _session_over() from None
+            raise
+        try:
+            renewal = await self._renewals.settle(identifier, by, _sealed(renewed, refresh_token))
+        except Unavailable:
+            # The old token is spent: without the new ones the session would be lost.
+            _log.warning("refresh_unshared", reason="the other processes cannot be told")
+        else:
+            if renewal.over:
+                # Whoever has logged out may not have waited for these.
+                await self.revoke(by_hint(renewed), address=address)
+                raise _session_over()
         return renewed
 
-    async def _token_call(self, metadata: Metadata, request: str) -> dict[str, Any]:
+    async def _token_call(self, metadata: Metadata, request: str, address: str) -> dict[str, Any]:
         """A successful answer of the token endpoint (RFC 6749, 5.1)."""
         if metadata.token_endpoint is None:
             _log.error("login_misconfigured", reason="the provider names no token endpoint")
             raise AuthUnavailable
-        answer = await self._issuer.post(metadata.token_endpoint, request)
+        answer = await self._issuer.post(metadata.token_endpoint, request, address=address)
         if not isinstance(answer, Answer):
             _log.warning("token_endpoint_failed", reason=answer.reason)
             raise AuthUnavailable
@@ -306,13 +383,36 @@ class LoginClient:
             raise AuthUnavailable
         return body
 
-    async def _revoke(self, endpoint: str, token: str, hint: Hint) -> bool:
+    async def _revoke(self, endpoint: str, token: str, hint: Hint, address: str) -> bool:
         request, _ = prepare_revoke_token_request(token, hint)
-        answer = await self._issuer.post(endpoint, request)
+        answer = await self._issuer.post(endpoint, request, address=address)
         if isinstance(answer, Answer) and answer.status == 200:
             return True
         _log.warning("revocation_failed", status=answer.status if isinstance(answer, Answer) else answer.reason)
         return False
+
+
+def patience(settings: Settings) -> timedelta:
+    """How long a refresh may take: the provider's metadata, a turn at it, the call, and some time for MongoDB."""
+    return timedelta(seconds=3 * settings.oauth_timeout + 2)
+
+
+def _sealed(tokens: Tokens, refresh_token: str) -> bytes:
+    return seal(orjson.dumps([tokens.access_token, tokens.refresh_token]), refresh_token)
+
+
+def _unsealed(sealed: bytes | None, refresh_token: str) -> Tokens | None:
+    text = unseal(sealed, refresh_token) if sealed is not None else None
+    if text is None:
+        return None
+    access, refresh = orjson.loads(text)
+    return Tokens(access_token=access, refresh_token=refresh)
+
+
+def by_hint(tokens: Tokens) -> dict[Hint, str]:
+    """The tokens for `LoginClient.revoke`."""
+    refresh: dict[Hint, str] = {"refresh_token": tokens.refresh_token} if tokens.refresh_token else {}
+    return {"access_token": tokens.access_token, **refresh}
 
 
 def _session_over() -> InvalidToken:

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from livedocs.access.claims import Refused
-from livedocs.access.flights import Flights
 from livedocs.access.introspection import Introspector, token_id
 from livedocs.access.issuer import Issuer
 from livedocs.access.jwt_tokens import SignedTokens
 from livedocs.access.keys import KeySet
-from livedocs.access.memory import Memory
 from livedocs.access.principal import Principal
+from livedocs.access.single_flight import SingleFlight
+from livedocs.access.ttl_cache import TtlCache
 from livedocs.config import Settings
 from livedocs.errors import AuthUnavailable, InvalidToken
 from livedocs.telemetry import Metrics
@@ -24,7 +24,7 @@ _REMEMBERED = 10_000
 class Tokens(Protocol):
     """Understands tokens; owns what it needs for that."""
 
-    async def principal(self, token: str, *, fresh: bool = False) -> Principal:
+    async def principal(self, token: str, *, fresh: bool = False, address: str = "") -> Principal:
         """Who a token speaks for; raises InvalidToken or AuthUnavailable."""
 
     async def reachable(self) -> bool:
@@ -57,19 +57,20 @@ class SignedAndIntrospected:
         self._signed = signed
         self._introspector = introspector
         self._now = now
-        self._asking: Flights[None] = Flights()
+        self._asking: SingleFlight[None] = SingleFlight()
         # Tokens the issuer has said no to, until their end.
-        self._doubted: Memory[bool] = Memory(_REMEMBERED)
+        self._doubted: TtlCache[bool] = TtlCache(_REMEMBERED)
         self._grace = timedelta(seconds=grace)
         # Tokens whose signature was enough, and the first time since the issuer's last word.
-        self._unheard: Memory[datetime] = Memory(_REMEMBERED)
+        self._unheard: TtlCache[datetime] = TtlCache(_REMEMBERED)
 
-    async def principal(self, token: str, *, fresh: bool = False) -> Principal:
+    async def principal(self, token: str, *, fresh: bool = False, address: str = "") -> Principal:
         """Who a token speaks for.
 
         Args:
             token: as the client sent it.
             fresh: wait for the issuer's word, as live sockets do once per interval.
+            address: as for `Introspector.principal`.
 
         Raises:
             InvalidToken: by its signature or by the issuer's word.
@@ -79,7 +80,7 @@ class SignedAndIntrospected:
         local = await self._signed.principal(token)
         known = self._introspector.known(identifier)
         if fresh or isinstance(known, Refused) or self._doubted.get(identifier, self._now()):
-            return await self._ask(token, local, fresh=fresh)
+            return await self._ask(token, local, fresh=fresh, address=address)
         if isinstance(known, Principal) and _same_caller(known, local):
             return known
         now = self._now()
@@ -87,8 +88,8 @@ class SignedAndIntrospected:
         if since is None:
             self._unheard.put(identifier, now, until=local.expires_at)
         elif now - since >= self._grace:
-            return await self._ask(token, local)
-        self._asking.start(identifier, lambda: self._ask_quietly(token, local))
+            return await self._ask(token, local, address=address)
+        self._asking.start(identifier, lambda: self._ask_quietly(token, local, address))
         return local
 
     async def reachable(self) -> bool:
@@ -106,9 +107,9 @@ class SignedAndIntrospected:
         await self._signed.aclose()
         await self._introspector.aclose()
 
-    async def _ask(self, token: str, local: Principal, *, fresh: bool = False) -> Principal:
+    async def _ask(self, token: str, local: Principal, *, fresh: bool = False, address: str = "") -> Principal:
         try:
-            found = await self._introspector.principal(token, fresh=fresh)
+            found = await self._introspector.principal(token, fresh=fresh, address=address)
         except InvalidToken:
             self._doubted.put(local.token_id, value=True, until=local.expires_at)
             raise
@@ -120,9 +121,9 @@ class SignedAndIntrospected:
         self._unheard.drop(local.token_id)
         return found
 
-    async def _ask_quietly(self, token: str, local: Principal) -> None:
+    async def _ask_quietly(self, token: str, local: Principal, address: str) -> None:
         try:
-            await self._ask(token, local)
+            await self._ask(token, local, address=address)
         except (InvalidToken, AuthUnavailable):
             # The no is remembered; without an answer the next request asks again.
             return

@@ -1,6 +1,6 @@
-"""Looks that come together are answered together: a round of reads costs nearly the same for one as for many.
+"""Requests that come together are answered together: a round of reads costs little more for many.
 
-A look is taken into a round that begins after it was asked for, never into one under way. Whatever its caller has
+A request is taken into a round that begins after it came, never into one under way. Whatever its caller has
 registered before asking is therefore older than the cluster time its answer is of.
 """
 
@@ -14,21 +14,23 @@ from typing import Protocol
 
 from livedocs import tasks
 from livedocs.errors import Unavailable
-from livedocs.model import Look, Snapshot, Tenant
+from livedocs.model import Snapshot, SnapshotRequest, Tenant
 
-# Grants that one round asks for at most, unless a single look asks for more.
+# Grants that one round asks for at most, unless a single request asks for more.
 _MOST_GRANTS = 500
-# Rounds of one tenant under way at once.
+# Rounds of one tenant under way at once, and of all tenants: each takes a connection to MongoDB for every
+# collection, and a tenant whose rounds take long must leave some to the others.
 _MOST_ROUNDS = 16
+_MOST_IN_ALL = 48
 # Seconds after which whoever waits is not kept waiting any longer by a round that takes long.
 _PATIENCE = 0.05
 
 
 class SnapshotReader(Protocol):
-    """What is needed of the store: one round of reads at one cluster time, for however many looks."""
+    """What is needed of the store: one round of reads at one cluster time, for however many requests."""
 
-    async def read(self, tenant: Tenant, looks: Sequence[Look]) -> Sequence[Snapshot]:
-        """What each of the looks sees, in their order; of nobody else's grants.
+    async def read(self, tenant: Tenant, requests: Sequence[SnapshotRequest]) -> Sequence[Snapshot]:
+        """What each of the requests sees, in their order; of nobody else's grants.
 
         Raises:
             Unavailable: MongoDB cannot be read now.
@@ -36,13 +38,13 @@ class SnapshotReader(Protocol):
 
 
 class _Asked:
-    """A look that waits for its answer."""
+    """A request that waits for its answer."""
 
-    __slots__ = ("answer", "context", "look", "round", "tenant")
+    __slots__ = ("answer", "context", "request", "round", "tenant")
 
-    def __init__(self, tenant: Tenant, look: Look, answer: asyncio.Future[Snapshot]) -> None:
+    def __init__(self, tenant: Tenant, request: SnapshotRequest, answer: asyncio.Future[Snapshot]) -> None:
         self.tenant = tenant
-        self.look = look
+        self.request = request
         self.answer = answer
         # Its logs and traces are those of whoever asked, as long as it is in a round by itself.
         self.context = copy_context()
@@ -60,7 +62,7 @@ class _Round:
 
 
 class _Lane:
-    """One tenant's looks: those that wait, the rounds under way, and what begins the next one."""
+    """One tenant's requests: those that wait, the rounds under way, and what begins the next one."""
 
     __slots__ = ("flying", "next", "slug", "waiting")
 
@@ -71,8 +73,8 @@ class _Lane:
         self.next: asyncio.Handle | None = None
 
 
-class Rounds:
-    """Gathers the looks of a tenant into rounds.
+class SnapshotBatcher:
+    """Gathers the requests of a tenant into rounds.
 
     What goes wrong with a round goes wrong for those in it. When it is not MongoDB itself, each of them is read
     for alone, so that nobody's documents can keep somebody else out. A caller that gives up takes nothing away
@@ -84,8 +86,11 @@ class Rounds:
         self._context = copy_context()
         # A tenant is in here only as long as somebody waits.
         self._lanes: dict[str, _Lane] = {}
+        # Rounds of all tenants under way, and the tenants that wait for one to end, each once and in turn.
+        self._flying = 0
+        self._queue: deque[_Lane] = deque()
 
-    async def look(self, tenant: Tenant, look: Look) -> Snapshot:
+    async def read(self, tenant: Tenant, request: SnapshotRequest) -> Snapshot:
         """The answer, read after this was called.
 
         Raises:
@@ -94,7 +99,7 @@ class Rounds:
         lane = self._lanes.get(tenant.slug)
         if lane is None:
             lane = self._lanes[tenant.slug] = _Lane(tenant.slug)
-        asked = _Asked(tenant, look, asyncio.get_running_loop().create_future())
+        asked = _Asked(tenant, request, asyncio.get_running_loop().create_future())
         lane.waiting.append(asked)
         self._arrange(lane)
         try:
@@ -118,8 +123,14 @@ class Rounds:
         if lane.next is not None:
             lane.next.cancel()
             lane.next = None
-        while len(lane.flying) < _MOST_ROUNDS and (batch := _next_batch(lane.waiting)):
-            self._start(lane, batch)
+        while lane.waiting and len(lane.flying) < _MOST_ROUNDS:
+            if self._flying >= _MOST_IN_ALL:
+                if lane not in self._queue:
+                    self._queue.append(lane)
+                return
+            batch = _next_batch(lane.waiting)
+            if batch:
+                self._start(lane, batch)
         if not lane.flying and not lane.waiting and self._lanes.get(lane.slug) is lane:
             del self._lanes[lane.slug]
 
@@ -131,20 +142,25 @@ class Rounds:
         task = asyncio.get_running_loop().create_task(self._read(batch), name="snapshot round", context=context)
         under_way.task = task
         lane.flying.add(task)
+        self._flying += 1
 
         def ended(task: asyncio.Task[None]) -> None:
             lane.flying.discard(task)
+            self._flying -= 1
             for asked in batch:
                 # Only when the round was stopped: nobody is to wait for ever.
                 if not asked.answer.done():
                     asked.answer.set_exception(Unavailable())
+            # The tenants that have waited longest are first, whoever's round has ended.
+            while self._queue and self._flying < _MOST_IN_ALL:
+                self._begin(self._queue.popleft())
             self._begin(lane)
 
         task.add_done_callback(ended)
 
     async def _read(self, batch: list[_Asked]) -> None:
         try:
-            found = await self._reader.read(batch[0].tenant, [asked.look for asked in batch])
+            found = await self._reader.read(batch[0].tenant, [asked.request for asked in batch])
         except Exception as error:  # noqa: BLE001 - it is for those who wait, whatever it is
             if len(batch) == 1 or isinstance(error, Unavailable):
                 for asked in batch:
@@ -190,7 +206,7 @@ def _next_batch(waiting: deque[_Asked]) -> list[_Asked]:
         if asked.answer.done():
             waiting.popleft()
             continue
-        grants += len(asked.look.uuids) * len(asked.look.subjects)
+        grants += len(asked.request.uuids) * len(asked.request.subjects)
         if batch and (asked.tenant is not batch[0].tenant or grants > _MOST_GRANTS):
             break
         batch.append(waiting.popleft())
