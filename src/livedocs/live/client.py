@@ -6,11 +6,12 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from livedocs.access.budgets import Hold
 from livedocs.access.principal import Principal
 from livedocs.changes.event import RoomKey
 from livedocs.live import frames
 from livedocs.live.frames import Frame
-from livedocs.live.transport import Outbox
+from livedocs.live.outbox import Outbox
 from livedocs.model import Tenant
 
 # Reasons that end a socket for good: the same credential would be refused again.
@@ -33,11 +34,13 @@ class Client:
         principal: who it is, as last introspected.
         cut: the rooms whose deltas were dropped because the socket is slow; None while it keeps up.
         busy: held while its memberships are being looked up, so that joins and refreshes of one socket take turns.
+        unread: of its user's bytes in flight, those of answers that this socket has not taken yet.
     """
 
     __slots__ = (
         "__weakref__",
         "_allowed",
+        "_backlogged",
         "_bounds",
         "_held",
         "address",
@@ -49,7 +52,9 @@ class Client:
         "session",
         "sid",
         "since",
+        "standing",
         "tenant",
+        "unread",
     )
 
     def __init__(
@@ -62,12 +67,17 @@ class Client:
         *,
         address: str,
         since: float,
+        backlogged: set[Client],
+        unread: Hold,
     ) -> None:
         self.sid = sid
         self.principal = principal
         self.tenant = tenant
         self.outbox = outbox
         self._bounds = bounds
+        # Every socket for which something waits; one is in it from the first such byte on (slow.py).
+        self._backlogged = backlogged
+        self.unread = unread
         # Bytes that may wait before it counts as slow: the bound, or one message that is larger.
         self._allowed = bounds.bytes
         # Events that were due while others of their room were written; ahead of everything else that is written.
@@ -79,6 +89,8 @@ class Client:
         self.busy = asyncio.Lock()
         # The token's session (sessions.py), which also knows this client.
         self.session: Any = None
+        # Since when it has been seen in its groups (tickets.py).
+        self.standing: Any = None
 
     def send(self, frame: Frame) -> None:
         """Write a control message or an answer; these are never dropped, the socket is instead."""
@@ -86,6 +98,12 @@ class Client:
             return
         if self._held is not None:
             self.release()
+        waiting = self.outbox.offer(frame)
+        if waiting == 0:
+            return
+        if waiting > 0:
+            self._let_wait(frame)
+            return
         waiting, messages = self.outbox.backlog()
         if waiting > self._allowed + 4 * self._bounds.bytes or messages > 4 * self._bounds.messages:
             self.abort("slow")
@@ -154,6 +172,11 @@ class Client:
     def _let_wait(self, frame: Frame) -> None:
         """The first to wait: one that is larger than the bound is no sign of a slow peer while it is alone."""
         self._allowed = max(self._bounds.bytes, len(frame.wire))
+        self._backlogged.add(self)
+
+    def settle_unread(self) -> None:
+        """Give back of its user's bytes in flight what the peer has taken."""
+        self.unread.shrink(self.unread.bytes - self.outbox.backlog()[0])
 
     def close(self, reason: str) -> None:
         """Say why and close. A final reason also tells Socket.IO's clients not to come back by themselves."""

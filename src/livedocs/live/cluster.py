@@ -9,27 +9,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from bson.objectid import ObjectId
 from bson.timestamp import Timestamp
 
+from livedocs.access.turns import NoTurn, Turns
 from livedocs.changes.event import InquiryMade
-from livedocs.errors import Unavailable
+from livedocs.errors import RateLimited, Unavailable
 from livedocs.live.roster import Roster
-from livedocs.store.inquiries import Answer, Inquiries, Logout, Question, parse_question
+from livedocs.store.inquiries import Answer, Disconnection, Inquiries, Logout, Question, parse_question
 from livedocs.store.processes import Process, Processes
-from livedocs.telemetry import get_logger
+from livedocs.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
 
 # Seconds in which a process answers, if its stream does not lag.
 _PATIENCE = 3.0
 _POLL = 0.03
-# Questions of this process at a time: each one is a write for every process.
+# Questions of this process at a time: each one is a write for every process. Disconnections have as many of their
+# own, so that no flood of other questions delays one.
 _MOST_ASKED = 4
+# Those of one caller, and how many of a caller's may wait.
+_ASKED_PER_CALLER = 2
+_WAITING_PER_CALLER = 20
 # Questions to this process that may wait.
 _MOST_WAITING = 1000
 _RETRY = 1.0
+
+
+class _Put(NamedTuple):
+    """A question to this process, and the loop's time at which it was seen."""
+
+    inquiry: ObjectId
+    question: Question
+    at: float
 
 
 class Cluster:
@@ -41,6 +55,7 @@ class Cluster:
         processes: the live processes.
         inquiries: the questions and answers in the store.
         log_out: ends the sockets of a login at this process.
+        metrics: `inquiries` and `limits_hit`.
     """
 
     def __init__(
@@ -51,6 +66,7 @@ class Cluster:
         inquiries: Inquiries,
         *,
         log_out: Callable[[Logout], None],
+        metrics: Metrics,
     ) -> None:
         self.process: Process | None = process
         self._own = process
@@ -59,8 +75,12 @@ class Cluster:
         self._inquiries = inquiries
         self._log_out = log_out
         self._logouts: asyncio.Queue[Logout] = asyncio.Queue(_MOST_WAITING)
-        self._turns = asyncio.Semaphore(_MOST_ASKED)
-        self._waiting: asyncio.Queue[tuple[ObjectId, Question]] = asyncio.Queue(_MOST_WAITING)
+        self._metrics = metrics
+        # By whether it is a disconnection: whose turn it is to ask, and what this process has been asked.
+        self._turns = {urgent: _turns() for urgent in (True, False)}
+        self._waiting: dict[bool, asyncio.Queue[_Put]] = {
+            urgent: asyncio.Queue(_MOST_WAITING) for urgent in (True, False)
+        }
         # Every socket of this process comes after this: an older question is not about them.
         self._since: Timestamp | None = None
 
@@ -75,30 +95,42 @@ class Cluster:
 
     # -- asking --
 
-    async def ask(self, question: Question) -> tuple[Sequence[tuple[Process, Answer]], Sequence[Process]]:
+    async def ask(
+        self, question: Question, *, by: str = ""
+    ) -> tuple[Sequence[tuple[Process, Answer]], Sequence[Process]]:
         """The answers, and the processes that did not answer in time.
 
+        Args:
+            question: what to ask.
+            by: the subject of the tenant who wants to know; turns are shared by these.
+
         Raises:
+            RateLimited: too many questions of that subject are waiting.
             Unavailable: MongoDB cannot put the question to everybody, and nothing was done here; or too many ask.
         """
+        turns = self._turns[isinstance(question, Disconnection)]
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise Unavailable("Too many are asking about sockets now.", retry_after=_PATIENCE) from None
-        try:
-            # Those that begin after this have no socket that is older than the question.
-            others = {one.id: one for one in await self._processes.live() if one.id != self._own.id}
-            if not others:
-                return [(self._own, await self._roster.answer(question))], []
-            # Put to all before this one acts: whoever does not answer will see it nevertheless.
-            inquiry = await self._inquiries.ask(self._own.id, question)
-            own = (self._own, await self._roster.answer(question))
-            answers = await self._gather(inquiry, set(others))
-            heard = [(others[name], answer) for name, answer in answers.items() if name in others]
-            return [own, *heard], [one for name, one in others.items() if name not in answers]
-        finally:
-            self._turns.release()
+            async with turns.turn(f"{question.tenant} {by}", within=_PATIENCE):
+                return await self._ask(question)
+        except NoTurn as refused:
+            if refused.crowded:
+                self._metrics.limits_hit.labels("session queries", "user").inc()
+                detail = f"At most {_WAITING_PER_CALLER} session queries of one caller may wait; retry later."
+                raise RateLimited(detail, retry_after=_PATIENCE, limit="session queries per user") from None
+            detail = "Too many session queries in progress; retry later."
+            raise Unavailable(detail, retry_after=_PATIENCE) from None
+
+    async def _ask(self, question: Question) -> tuple[Sequence[tuple[Process, Answer]], Sequence[Process]]:
+        # Those that begin after this have no socket that is older than the question.
+        others = {one.id: one for one in await self._processes.live() if one.id != self._own.id}
+        if not others:
+            return [(self._own, await self._roster.answer(question))], []
+        # Put to all before this one acts: whoever does not answer will see it nevertheless.
+        inquiry = await self._inquiries.ask(self._own.id, question)
+        own = (self._own, await self._roster.answer(question))
+        answers = await self._gather(inquiry, set(others))
+        heard = [(others[name], answer) for name, answer in answers.items() if name in others]
+        return [own, *heard], [one for name, one in others.items() if name not in answers]
 
     async def _gather(self, inquiry: ObjectId, expected: set[str]) -> dict[str, Answer]:
         """What the other processes have answered in time."""
@@ -134,6 +166,9 @@ class Cluster:
                     await self._inquiries.close(await self._inquiries.ask(self._own.id, logout))
             except Unavailable as error:
                 log.warning("a logout could not be told to the other processes", detail=error.detail)
+            except Exception:
+                # The sockets of that login end at the next introspection all the same; later logouts are told.
+                log.exception("logout_announcement_failed")
 
     # -- answering --
 
@@ -144,22 +179,47 @@ class Cluster:
         question = parse_question(inquiry.question)
         if question is None:
             log.warning("a question that this version does not know", by=inquiry.by)
+            self._count("unknown")
             return
         if isinstance(question, Logout):
             self._log_out(question)
             return
-        if self._waiting.full():
+        waiting = self._waiting[isinstance(question, Disconnection)]
+        if waiting.full():
             log.error("too many questions about sockets: one is not answered", by=inquiry.by)
+            self._count("dropped")
             return
-        self._waiting.put_nowait((inquiry.id, question))
+        waiting.put_nowait(_Put(inquiry.id, question, asyncio.get_running_loop().time()))
 
     async def run(self) -> None:
-        """Answer until cancelled."""
+        """Answer until cancelled; disconnections do not wait for other questions."""
+        async with asyncio.TaskGroup() as both:
+            for urgent, waiting in self._waiting.items():
+                both.create_task(self._answer(waiting, urgent=urgent), name=f"cluster {urgent=}")
+
+    async def _answer(self, waiting: asyncio.Queue[_Put], *, urgent: bool) -> None:
         while True:
-            inquiry, question = await self._waiting.get()
-            answer = await self._roster.answer(question)
+            put = await waiting.get()
+            if not urgent and asyncio.get_running_loop().time() - put.at > _PATIENCE:
+                # Whoever asked has gone. What is to be disconnected is disconnected, however late.
+                self._count("dropped")
+                continue
             try:
-                await self._inquiries.answer(inquiry, self._own.id, answer)
+                await self._inquiries.answer(put.inquiry, self._own.id, await self._roster.answer(put.question))
             except Unavailable as error:
                 # What was asked for is done all the same; who has asked is told that nobody knows.
                 log.warning("a question about sockets could not be answered", detail=error.detail)
+                self._count("failed")
+            except Exception:
+                # Whatever it was, it is about this question; the next one may be a disconnection.
+                log.exception("inquiry_failed", kind=type(put.question).__name__)
+                self._count("failed")
+            else:
+                self._count("answered")
+
+    def _count(self, result: str) -> None:
+        self._metrics.inquiries.labels(result).inc()
+
+
+def _turns() -> Turns:
+    return Turns(_MOST_ASKED, per_key=_ASKED_PER_CALLER, most_waiting=_WAITING_PER_CALLER)

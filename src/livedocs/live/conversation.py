@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from structlog.contextvars import bind_contextvars, bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from livedocs import exchange, tracing
 from livedocs.access.principal import Principal
@@ -13,11 +13,12 @@ from livedocs.errors import LivedocsError
 from livedocs.exchange import Exchange
 from livedocs.live import frames
 from livedocs.live.calls import refusal
-from livedocs.live.census import Arrival
 from livedocs.live.client import Client
+from livedocs.live.frames import Frame
 from livedocs.live.heartbeat import Heartbeat
+from livedocs.live.outbox import Outbox
 from livedocs.live.protocol import Call, Connect, Leave, Packet, Pong, ProtocolError, parse
-from livedocs.live.transport import Outbox
+from livedocs.live.quotas import Arrival
 from livedocs.model import Tenant
 from livedocs.telemetry import get_logger
 
@@ -121,7 +122,13 @@ class Conversation:
         return True
 
     async def take(self, text: str | None) -> None:
-        """Do what one message asks for; None is a binary one."""
+        """Do what one message asks for; None is a binary one.
+
+        Not before the peer has taken most of what it was sent: whoever asks for more and reads nothing would have
+        all of it kept here.
+        """
+        if not self.over:
+            await self.outbox.writable()
         if self.over or (self.client is not None and self.client.closed is not None):
             return
         try:
@@ -149,7 +156,7 @@ class Conversation:
         if not isinstance(packet, Connect):
             return
         if packet.namespace != "/":
-            self.outbox.write(frames.connect_error("Invalid namespace", {"code": "bad_request"}, packet.namespace))
+            self.outbox.write(_no_namespace(packet.namespace))
             return
         try:
             with tracing.span("CONNECT", kind="server", parent=self.made.parent):
@@ -167,10 +174,14 @@ class Conversation:
                 return
             case Call():
                 taken = await self._house.answer(client, packet)
-            case Connect():
+            case Connect(namespace="/"):
                 # Each CONNECT is authenticated: a second one needs a connection of its own.
                 msg = "a second CONNECT"
                 raise ProtocolError(msg)
+            case Connect(namespace=other):
+                # A client may have several on one connection; the one it has is none the worse for that.
+                client.send(_no_namespace(other))
+                taken = self._house.counted(client)
             case _:
                 # A pong that nobody waits for, a noop, an acknowledgement: they cost what an event costs.
                 taken = self._house.counted(client)
@@ -186,15 +197,17 @@ class Conversation:
     def end(self) -> None:
         """The connection is gone, or nobody reads it any more."""
         self.over = True
-        client = self.client
-        with bound_contextvars(**self.made.ids):
-            closed = None if client is None else client.closed
-            self._house.ended(self, self._reason or closed or self.heartbeat.gave_up)
+        closed = None if self.client is None else self.client.closed
+        self._house.ended(self, self._reason or closed or self.heartbeat.gave_up)
 
     def enter(self) -> None:
         """Have the present task's log lines say which socket they are about."""
         exchange.begin(self.made)
         bind_contextvars(**self.made.ids)
+
+
+def _no_namespace(name: str) -> Frame:
+    return frames.connect_error("Invalid namespace", {"code": "bad_request"}, name)
 
 
 def _packet(text: str | None) -> Packet:

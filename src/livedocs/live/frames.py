@@ -24,15 +24,19 @@ class Frame:
     """One message to clients.
 
     Attributes:
-        text: the Engine.IO packet, UTF-8, for a server that frames it itself.
         wire: the finished WebSocket text frame.
     """
 
-    __slots__ = ("text", "wire")
+    __slots__ = ("_head", "wire")
 
     def __init__(self, text: bytes) -> None:
-        self.text = text
         self.wire = _framed(_FINAL_TEXT, text)
+        self._head = len(self.wire) - len(text)
+
+    @property
+    def text(self) -> bytes:
+        """The Engine.IO packet, UTF-8, for a server that frames it itself."""
+        return self.wire[self._head :]
 
 
 def _framed(opcode: int, payload: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from livedocs.live import frames
-from livedocs.live.transport import Outbox
+from livedocs.live.outbox import Outbox
 
 
 class Heartbeat:

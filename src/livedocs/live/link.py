@@ -9,19 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from io import StringIO
+from time import perf_counter
 
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 
 from livedocs.live.conversation import Conversation
+from livedocs.live.outbox import DirectOutbox
 from livedocs.telemetry import get_logger
 
 log = get_logger(__name__)
 
 # Messages that may wait for the one before them; then the socket is not read until they have been taken.
 _MOST_WAITING = 10
-# Bytes that the peer may leave before it gets no more pongs: it would have them kept here without end.
+# Bytes that are taken apart at a time, and seconds after which whatever else is waiting gets its turn. One read
+# brings up to 256 KiB, which have room for 40,000 frames.
+_STEP = 1024
+_SLICE = 0.003
+# Frames that are looked at to see whether a read ends with a whole one.
+_FEW = 100
+# Bytes that wait to be taken apart past which no more are read, and bytes that the peer may leave unread before it
+# gets no more pongs: it would have them kept here without end.
 _MOST_UNREAD = 2**16
 # Engine.IO's packet that asks for nothing. A ping of the WebSocket's own counts as one: it costs as much.
 _NOOP = "6"
@@ -35,6 +44,7 @@ class Link(asyncio.Protocol):
     Args:
         transport: of the connection; whoever makes this sets it as its protocol.
         conversation: hears what is said, and of the end.
+        outbox: the way out over the same connection; told when that has its fill.
         most: bytes of the longest message.
     """
 
@@ -42,20 +52,29 @@ class Link(asyncio.Protocol):
         "_conversation",
         "_lost",
         "_most",
+        "_outbox",
         "_parser",
         "_parts",
+        "_passing",
+        "_rest",
         "_size",
         "_task",
         "_transport",
         "_waiting",
     )
 
-    def __init__(self, transport: asyncio.Transport, conversation: Conversation, most: int) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, conversation: Conversation, outbox: DirectOutbox, most: int
+    ) -> None:
         self._transport = transport
         self._conversation = conversation
+        self._outbox = outbox
         self._most = most
-        # From the first time on that a message came in pieces.
+        # From the first time on that a message came in pieces; `_passing`: only as long as this read lasts.
         self._parser: Connection | None = None
+        self._passing = False
+        # What has been read and not been taken apart yet. While there is any, nothing more is read.
+        self._rest: bytearray | None = None
         # Of a message that is incomplete: its beginning, and the bytes of it.
         self._parts: StringIO | None = None
         self._size = 0
@@ -66,11 +85,62 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """What the peer has sent."""
+        if self._rest is not None:
+            self._rest += data
+            self._passing = self._passing and _whole(data)
+        else:
+            if self._parser is None:
+                self._parser = Connection(ConnectionType.SERVER)
+                self._passing = _whole(data)
+            self._rest = bytearray(data)
+            if len(data) <= _STEP:
+                self._go_on()
+                return
+            # Not now: many may have much to say in the same turn of the loop.
+            asyncio.get_running_loop().call_soon(self._go_on)
+        if len(self._rest) > _MOST_UNREAD:
+            self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Take apart what has been read, a slice of it now and the rest in later turns of the loop."""
+        if self._rest is None:
+            return
+        deadline = perf_counter() + _SLICE
+        while self._rest and not self._crowded and not self._is_over:
+            piece = bytes(self._rest[:_STEP])
+            del self._rest[:_STEP]
+            self._take_apart(piece)
+            if perf_counter() > deadline:
+                break
+        if self._rest and not self._is_over:
+            # In a crowd `_talk` goes on, once it has made room.
+            if not self._crowded:
+                asyncio.get_running_loop().call_soon(self._go_on)
+        else:
+            self._rest = None
+            if self._passing:
+                self._parser = None
+        self._regulate()
+
+    @property
+    def _crowded(self) -> bool:
+        return self._waiting is not None and len(self._waiting) > _MOST_WAITING
+
+    @property
+    def _is_over(self) -> bool:
+        return self._lost or self._conversation.over or self._transport.is_closing()
+
+    def _regulate(self) -> None:
+        """Read on exactly while there is use for what comes."""
+        if self._rest is not None or self._crowded:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _take_apart(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
-            parser = Connection(ConnectionType.SERVER)
-            if not _whole(data):
-                self._parser = parser
+            return
         parser.receive_data(data)
         for event in parser.events():
             match event:
@@ -107,11 +177,12 @@ class Link(asyncio.Protocol):
             self._heard(text)
 
     def _heard(self, text: str | None) -> None:
+        if text is not None and self._conversation.at_once(text):
+            # A sign of life, though what was asked for before it may still wait.
+            return
         if self._waiting is not None:
             self._waiting.append(text)
-            if len(self._waiting) > _MOST_WAITING:
-                self._transport.pause_reading()
-        elif text is None or not self._conversation.at_once(text):
+        else:
             self._waiting = deque([text])
             self._task = asyncio.get_running_loop().create_task(self._talk(self._waiting), name="conversation")
 
@@ -119,11 +190,15 @@ class Link(asyncio.Protocol):
         """Have messages taken as long as there are any."""
         conversation = self._conversation
         conversation.enter()
+        deadline = perf_counter() + _SLICE
         try:
             while waiting and not self._lost:
                 await conversation.take(waiting.popleft())
-                if len(waiting) <= _MOST_WAITING:
-                    self._transport.resume_reading()
+                self._go_on()
+                if perf_counter() > deadline:
+                    # What is answered without a pause would keep the loop for as long as the peer sends.
+                    await asyncio.sleep(0)
+                    deadline = perf_counter() + _SLICE
         except Exception:
             log.exception("a conversation has failed")
             self._transport.abort()
@@ -131,20 +206,33 @@ class Link(asyncio.Protocol):
             self._waiting = self._task = None
             if self._lost:
                 conversation.end()
+            else:
+                self._regulate()
+
+    def pause_writing(self) -> None:
+        """The peer does not take what is written as fast as it is written."""
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        self._outbox.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever the reason is
         """Nothing comes any more, and nothing goes out."""
         self._lost = True
-        self._parser = self._parts = None
+        self._parser = self._parts = self._rest = None
+        self._outbox.lost()
         # Else what is being done for it comes to its end first.
         if self._task is None:
             self._conversation.end()
 
 
 def _whole(data: bytes) -> bool:
-    """Whether these are whole frames of a client, each of them a message of its own or a control frame."""
+    """Whether these are a few whole frames of a client, each of them a message of its own or a control frame."""
     at = 0
-    while at + 1 < len(data):
+    for _ in range(_FEW):
+        if at + 1 >= len(data):
+            break
         first, length = data[at], data[at + 1] & 0x7F
         if not first & 0x80:
             return False

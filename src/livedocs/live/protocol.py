@@ -14,9 +14,13 @@ import orjson
 from socketio import packet as socketio_packet
 
 from livedocs.errors import BadRequest
+from livedocs.json_text import count
+from livedocs.slices import at_once
 
 # An answer repeats what was sent, and what encodes it must not run out of stack.
 _DEEPEST = 64
+# Commas and opening brackets of one packet: a JoinRoom of a hundred UUIDs has two hundred.
+_MOST_ELEMENTS = 4_000
 # Characters of a namespace: the refusal of one repeats it.
 _LONGEST_NAMESPACE = 200
 
@@ -65,6 +69,10 @@ class _StrictJson:
 
     @staticmethod
     def loads(text: str) -> Any:
+        # An answer may repeat it, and somebody decodes a hundred of these a second.
+        if at_once(count(text.encode(), _MOST_ELEMENTS)) > _MOST_ELEMENTS:
+            msg = "too many elements"
+            raise ValueError(msg)
         value = orjson.loads(text)
         level = [value]
         for _ in range(_DEEPEST):
@@ -142,16 +150,19 @@ def _socketio(text: str) -> Packet:
     match packet.packet_type:
         case socketio_packet.CONNECT:
             return Connect(namespace, packet.data)
+        case _ if namespace != "/":
+            # Whatever is said in a namespace that was refused.
+            return Nothing()
         case socketio_packet.DISCONNECT:
             return Leave()
         case socketio_packet.EVENT:
-            return _call(packet, namespace)
+            return _call(packet)
     return Nothing()
 
 
-def _call(packet: _Packet, namespace: str) -> Call:
+def _call(packet: _Packet) -> Call:
     data = packet.data
-    if namespace != "/" or packet.attachment_count or not isinstance(data, list) or not data:
+    if packet.attachment_count or not isinstance(data, list) or not data:
         msg = "malformed event"
         raise ProtocolError(msg)
     name, *arguments = data

@@ -7,7 +7,7 @@ set in stream order, and when none is left the membership is over.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -165,11 +165,14 @@ def held_throughout(
     return held
 
 
-def access_since(changes: Sequence[RoomChange], held: Mapping[str, Grant], now: datetime) -> str:
+def access_since(
+    changes: Sequence[RoomChange], held: Mapping[str, Grant], now: datetime, attested: Callable[[str], str]
+) -> str:
     """The position from which the grants in force now have let the caller in without a break.
 
-    Decided by stream order alone: a grant whose beginning lies among the changes counts from there, one whose
-    beginning does not was in force all along. The empty string means "before all of the changes".
+    A grant whose beginning lies among the changes counts from there, one whose beginning does not was in force all
+    along. Neither counts from before its subject is known to be the caller (`attested`, a position by subject):
+    who has just come to a group is not sent its past. The empty string means "before all of the changes".
     """
     begun: dict[str, str] = {}
     for change in changes:
@@ -178,6 +181,6 @@ def access_since(changes: Sequence[RoomChange], held: Mapping[str, Grant], now: 
             if change.grant is not None and (before is None or not before.in_force(change.wall)):
                 begun[change.subject] = change.token
     return min(
-        (begun.get(subject, "") for subject, grant in held.items() if grant.in_force(now)),
+        (max(begun.get(subject, ""), attested(subject)) for subject, grant in held.items() if grant.in_force(now)),
         default="",
     )

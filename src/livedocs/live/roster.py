@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Protocol
 from uuid import UUID
@@ -12,13 +12,19 @@ from uuid import UUID
 from livedocs.changes.event import RoomKey
 from livedocs.live.client import Client
 from livedocs.live.rooms import Rooms
+from livedocs.model import Role
 from livedocs.store.inquiries import Answer, Disconnection, Holders, Listing, Place, Question, Session, place
 
+# Rooms of a session in a list of sessions.
 _MOST_ROOMS = 100
+# Characters of a client id that are shown: nobody else bounds what the OAuth service takes for one.
+_MOST_CHARACTERS = 256
 # Of those that were disconnected, as many are named.
 _MOST_NAMED = 1000
 # Sockets that are looked at before whatever else is waiting gets its turn.
 _SLICE = 500
+# The same of sockets whose rooms are looked at: each may be in a thousand.
+_ROOMY_SLICE = 20
 
 
 class Connected(Protocol):
@@ -42,14 +48,14 @@ class Roster:
         self._rooms = rooms
 
     async def answer(self, question: Question) -> Answer:
-        """What this process has to say to a question. A disconnection is done then."""
+        """What this process has to say to a question. A disconnection is done then, whoever gives up waiting."""
         match question:
             case Listing():
                 return await self._list(question)
             case Holders():
                 return await self._holders(question)
             case Disconnection():
-                return await self._disconnect(question)
+                return await asyncio.shield(asyncio.ensure_future(self._disconnect(question)))
 
     async def _list(self, question: Listing) -> Answer:
         subject = question.subject
@@ -61,7 +67,7 @@ class Roster:
         found = await self._select(question.tenant, asked_for)
         rest = [client for client in found if question.after is None or _place(client) > question.after]
         listed = heapq.nsmallest(question.limit, rest, key=_place)
-        return Answer(tuple(self._session(client, question.uuid) for client in listed), len(found))
+        return Answer(await self._sessions(listed, _first_rooms(question.uuid)), len(found))
 
     async def _holders(self, question: Holders) -> Answer:
         subject = question.subject
@@ -70,10 +76,11 @@ class Roster:
         found = [client for client in in_room if _answers_to(client, subject)]
         listed = heapq.nsmallest(question.limit, found, key=_place)
         return Answer(
-            tuple(self._session(client, question.uuid) for client in listed),
+            await self._sessions(listed, _only_room(question.uuid)),
             matching=len(found),
             in_room=len(in_room),
             groups=frozenset().union(*(client.principal.groups for client in of_subject)) if of_subject else None,
+            scopes=frozenset().union(*(_ours(client.principal.scopes) for client in of_subject)),
         )
 
     async def _disconnect(self, question: Disconnection) -> Answer:
@@ -83,10 +90,13 @@ class Roster:
             question.tenant,
             lambda client: client.sid == sid if sid is not None else client.principal.subject == subject,
         )
-        ended = [self._session(client) for client in found[:_MOST_NAMED]]
-        for client in found:
-            client.close("disconnected")
-        return Answer(tuple(ended), len(found))
+        # First: whatever becomes of the answer, it is done.
+        waiting = iter(found)
+        while some := list(islice(waiting, _ROOMY_SLICE)):
+            for client in some:
+                client.close("disconnected")
+            await asyncio.sleep(0)
+        return Answer(await self._sessions(found[:_MOST_NAMED], _no_rooms), len(found))
 
     async def _select(self, tenant: str, asked_for: Callable[[Client], bool]) -> list[Client]:
         """Those of the sockets of a tenant, as they are now. Looks at them in slices."""
@@ -104,32 +114,65 @@ class Roster:
             if membership.active and membership.member.closed is None
         )
 
-    def _session(self, client: Client, first: UUID | None = None) -> Session:
-        """A socket with its rooms, but not those it is still being let into; that one first, if it is in it."""
+    async def _sessions(self, clients: Iterable[Client], shown: _Shown) -> tuple[Session, ...]:
+        """Sockets with the rooms that are shown. Looks at them in slices, as each may have many rooms."""
+        sessions: list[Session] = []
+        waiting = iter(clients)
+        while some := list(islice(waiting, _ROOMY_SLICE)):
+            sessions += [self._session(client, shown) for client in some]
+            await asyncio.sleep(0)
+        return tuple(sessions)
+
+    def _session(self, client: Client, shown: _Shown) -> Session:
         principal = client.principal
-        held = self._rooms.of_member(client)
-        roles = {key.uuid: membership.role for key, membership in held.items() if membership.active}
-        if first in roles:
-            roles = {first: roles[first], **roles}
+        # Not those it is still being let into.
+        roles = {key.uuid: held.role for key, held in self._rooms.of_member(client).items() if held.active}
         return Session(
             client.sid,
             principal.subject,
             principal.name,
-            principal.groups,
-            principal.client_id,
+            principal.client_id[:_MOST_CHARACTERS],
             client.address,
             client.since,
             principal.expires_at,
             len(roles),
-            dict(islice(roles.items(), _MOST_ROOMS)),
+            shown(roles),
         )
+
+
+_Roles = Mapping[UUID, Role]
+_Shown = Callable[[_Roles], _Roles]
+
+
+def _first_rooms(first: UUID | None) -> _Shown:
+    """As many rooms as a list shows; that one first, if the socket is in it."""
+
+    def shown(roles: _Roles) -> _Roles:
+        ahead = {first: roles[first]} if first is not None and first in roles else {}
+        return dict(islice({**ahead, **roles}.items(), _MOST_ROOMS))
+
+    return shown
+
+
+def _only_room(uuid: UUID) -> _Shown:
+    return lambda roles: {uuid: roles[uuid]} if uuid in roles else {}
+
+
+def _no_rooms(_: _Roles) -> _Roles:
+    return {}
 
 
 def _place(client: Client) -> Place:
     return place(client.since, client.sid)
 
 
+def _ours(scopes: frozenset[str]) -> frozenset[str]:
+    """Those of a token's scopes that mean something here."""
+    return frozenset(scope for scope in scopes if scope.startswith("livedocs:"))
+
+
 def _answers_to(client: Client, subject: str) -> bool:
     """Whether a grant to the subject is one for this socket."""
     principal = client.principal
-    return subject in {principal.subject, "tenant:*", *(f"group:{name}" for name in principal.groups)}
+    group = subject.removeprefix("group:") if subject.startswith("group:") else None
+    return subject in {principal.subject, "tenant:*"} or group in principal.groups

@@ -39,6 +39,16 @@ class Tokens(Protocol):
         """Who a token speaks for."""
 
 
+class Observer(Protocol):
+    """Who keeps account of callers' groups (tickets.py)."""
+
+    def seen(self, client: Client, principal: Principal) -> None:
+        """Note what an introspection has just said of a socket's caller."""
+
+    def renew(self, client: Client) -> None:
+        """Send a newer ticket to a client that knows what to do with one."""
+
+
 class Session:
     """One token and the sockets that hold it. `login` is the browser's login that it was issued to, if known."""
 
@@ -72,6 +82,7 @@ class Sessions:
 
     Args:
         regrant: applies a caller's changed groups to a client's rooms.
+        tickets: is told what each introspection says of a socket's caller.
         wheel: says when an interval is over.
         interval: seconds between introspections of one token.
         grace: seconds that sockets stay while nobody can say whether their token is still good.
@@ -81,6 +92,7 @@ class Sessions:
         self,
         tokens: Tokens,
         regrant: Callable[[Client, Principal], Awaitable[None]],
+        tickets: Observer,
         wheel: TimerWheel,
         *,
         interval: float,
@@ -89,6 +101,7 @@ class Sessions:
     ) -> None:
         self._tokens = tokens
         self._regrant = regrant
+        self._observer = tickets
         self._wheel = wheel
         self._interval = interval
         self._grace = grace
@@ -189,7 +202,10 @@ class Sessions:
         """Once per interval, spread in time, for as long as a socket holds the token."""
         if session.timer is None:
             self._arm_warning(session)
-        if not session.asking:
+        if session.asking:
+            # It has waited for a whole interval: whoever cannot be asked in time has not been asked.
+            self._stay_for_now(session)
+        else:
             session.asking = True
             self._waiting.append(session)
             if len(self._tasks) < _CALLS:
@@ -209,6 +225,10 @@ class Sessions:
             try:
                 if self._sessions.get(session.principal.token_id) is session:
                     await self._check(session)
+            except Exception:
+                # Nobody knows whether it may stay: then it may not.
+                log.exception("session_check_failed", token_id=session.principal.token_id)
+                self._close(session, "auth_unavailable")
             finally:
                 session.asking = False
 
@@ -245,15 +265,16 @@ class Sessions:
             self._arm(session)
         session.principal = principal
         for client in tuple(session.clients):
+            # First of all: whatever becomes of the rooms, what was lost does not count any more.
+            self._observer.seen(client, principal)
             if client.principal.groups == principal.groups:
                 # One for all of them, instead of a new one per interval beside the old.
                 client.principal = principal
+                self._observer.renew(client)
                 continue
-            try:
-                await self._regrant(client, principal)
-            except Unavailable:
-                # Not applied: the client keeps its old groups, so it is tried again at the next introspection.
-                return
+            # What was lost has no effect any more when this returns, whatever can be read now.
+            await self._regrant(client, principal)
+            self._observer.renew(client)
 
     async def aclose(self) -> None:
         """Stop watching."""

@@ -1,4 +1,7 @@
-"""Sockets that fell behind: watched until they have drained, or cut off when they make no progress."""
+"""Sockets for which something waits: watched until they have taken it, or cut off when they make no progress.
+
+A pong is no progress: a peer that reads nothing can make one up.
+"""
 
 from __future__ import annotations
 
@@ -12,52 +15,56 @@ _INTERVAL = 0.1
 
 
 class SlowSockets:
-    """Brings slow sockets back to the newest state once they have taken what was waiting for them.
+    """Ends sockets that take nothing, and brings those that fell behind back once they have drained.
 
     Args:
+        backlogged: every socket for which something waits; those that have drained are taken out here.
+        resyncs: brings a socket's rooms up to date.
         stall_timeout: seconds without a byte taken after which a socket is disconnected.
         clock: monotonic seconds; injected for tests.
     """
 
     def __init__(
         self,
-        slow: set[Client],
+        backlogged: set[Client],
         resyncs: Resyncs,
         *,
         stall_timeout: float,
         clock: Callable[[], float],
     ) -> None:
-        self._slow = slow
+        self._backlogged = backlogged
         self._resyncs = resyncs
         self._stall_timeout = stall_timeout
         self._clock = clock
-        # Per socket: the least that was waiting so far, and when that was seen.
+        # Per socket: what it had taken when that last grew, and when that was seen.
         self._progress: dict[Client, tuple[int, float]] = {}
 
     def check(self) -> None:
-        """Look at every slow socket once."""
+        """Look at every socket for which something waits once."""
         now = self._clock()
-        for client in tuple(self._slow):
+        for client in tuple(self._backlogged):
             waiting, _ = client.outbox.backlog()
-            if client.closed is not None or client.cut is None:
+            client.settle_unread()
+            if client.closed is not None:
                 self._forget(client)
             elif waiting == 0:
                 self._forget(client)
                 rooms, client.cut = client.cut, None
-                self._resyncs.resync(client, rooms, "slow")
+                self._resyncs.resync(client, rooms or (), "slow")
             else:
-                self._watch(client, waiting, now)
+                self._watch(client, now)
 
-    def _watch(self, client: Client, waiting: int, now: float) -> None:
-        least, since = self._progress.get(client, (waiting + 1, now))
-        if waiting < least:
-            self._progress[client] = (waiting, now)
+    def _watch(self, client: Client, now: float) -> None:
+        taken = client.outbox.taken
+        before, since = self._progress.get(client, (-1, now))
+        if taken > before:
+            self._progress[client] = (taken, now)
         elif now - since > self._stall_timeout:
             self._forget(client)
             client.abort("slow")
 
     def _forget(self, client: Client) -> None:
-        self._slow.discard(client)
+        self._backlogged.discard(client)
         self._progress.pop(client, None)
 
     async def run(self) -> None:

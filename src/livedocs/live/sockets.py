@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from structlog.contextvars import bind_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from livedocs import exchange, tracing
 from livedocs.access.authenticate import Authenticator
+from livedocs.access.budgets import BytesInFlight
 from livedocs.access.credentials import check_origin, login_id, origin_from, well_formed
 from livedocs.access.limits import Limits
+from livedocs.changes.cursor import Sealing
 from livedocs.config import Settings
 from livedocs.errors import (
     BadRequest,
@@ -35,21 +37,26 @@ from livedocs.errors import (
 from livedocs.exchange import Exchange
 from livedocs.live import frames, transport
 from livedocs.live.calls import Calls
-from livedocs.live.census import Arrival, Census
 from livedocs.live.client import Bounds, Client
 from livedocs.live.conversation import Admitted, Conversation
 from livedocs.live.fanout import Fanout
 from livedocs.live.heartbeat import Heartbeat
 from livedocs.live.joins import Joins
 from livedocs.live.link import Link
+from livedocs.live.outbox import LINGER, DirectOutbox, Outbox
 from livedocs.live.protocol import Call, Connect, check_handshake
+from livedocs.live.quotas import Arrival, SocketQuotas
 from livedocs.live.sessions import Sessions
+from livedocs.live.tickets import Tickets
 from livedocs.live.timers import TimerWheel
-from livedocs.live.transport import DirectOutbox, Outbox
 from livedocs.model import Tenant
-from livedocs.telemetry import Metrics
+from livedocs.telemetry import Metrics, get_logger, log_failure
+
+log = get_logger(__name__)
 
 _ROUTE = "/socket.io"
+# Seconds in which sockets that are over are seen off before whatever else is waiting gets its turn.
+_SLICE = 0.002
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -71,10 +78,13 @@ class Sockets:
         authenticator: Authenticator,
         joins: Joins,
         fanout: Fanout,
+        cursors: Sealing,
+        tickets: Tickets,
         sessions: Sessions,
         wheel: TimerWheel,
         refusal: Refusal,
         limits: Limits,
+        budgets: BytesInFlight,
         metrics: Metrics,
         ended: Callable[[Client], None] = lambda _: None,
     ) -> None:
@@ -84,16 +94,20 @@ class Sockets:
         self._joins = joins
         self._fanout = fanout
         self._sessions = sessions
+        self._tickets = tickets
         self._wheel = wheel
         self._refusal = refusal
         self._metrics = metrics
         self._limits = limits
-        self._census = Census(settings)
-        self._calls = Calls(joins, fanout, self._reauthenticate, metrics, limits)
+        self._budgets = budgets
+        self._quotas = SocketQuotas(settings)
+        self._calls = Calls(joins, fanout, self._reauthenticate, metrics, limits, cursors=cursors)
         self._bounds = Bounds(settings.socket_queue_bytes, settings.socket_queue_messages)
         self._clients: dict[str, Client] = {}
         # Accepted, and not connected yet.
         self._strangers: set[Conversation] = set()
+        # Those that are over, and by whose will. While there are any, `_see_off` is about to be called.
+        self._leaving: deque[tuple[Conversation, str | None]] = deque()
         metrics.sockets.follow(lambda: Counter(client.principal.tenant for client in self._clients.values()))
         self._draining = False
         self._empty = asyncio.Event()
@@ -122,23 +136,20 @@ class Sockets:
             self._note_refusal(error)
             await self._refuse(send, error)
             return
-        arrival = self._census.opened(address, vouched=admitted is not None)
+        arrival = self._quotas.opened(address, vouched=admitted is not None)
         self._empty.clear()
         try:
             made.status = 101
             connection = await transport.accept(send, made.headers)
-            outbox: Outbox = (
-                transport.open_outbox(send, self._settings.max_message_bytes)
-                if connection is None
-                else DirectOutbox(connection)
-            )
+            direct = None if connection is None else DirectOutbox(connection)
+            outbox: Outbox = direct or transport.open_outbox(send, self._settings.max_message_bytes)
         except BaseException:
             self._left(arrival)
             raise
         conversation = self._begin(made, outbox, admitted, arrival)
-        if connection is not None:
+        if connection is not None and direct is not None:
             made.goes_on = True
-            connection.set_protocol(Link(connection, conversation, self._settings.max_message_bytes))
+            connection.set_protocol(Link(connection, conversation, direct, self._settings.max_message_bytes))
             return
         # Nothing of the handshake counts any more: it, and the token in it, is let go of.
         scope["headers"] = []
@@ -169,24 +180,22 @@ class Sockets:
             LivedocsError: the WebSocket is not to be accepted.
         """
         headers = scope["headers"]
-        # Before anything is done for it, such as asking the OAuth service about its token.
-        self._limits.address("handshakes", address)
         check_handshake(scope["query_string"])
         origin = origin_from(headers)
-        found = await self._checked(scope)
+        found = await self._checked(scope, address)
         if found is None and origin is not None:
             raise Unauthenticated
         if self._draining:
             raise TooManyConnections(retry_after=1)
-        self._census.check_open(address, vouched=found is not None)
+        self._quotas.check_open(address, vouched=found is not None)
         return found
 
-    async def _checked(self, scope: Scope) -> Admitted | None:
+    async def _checked(self, scope: Scope, address: str) -> Admitted | None:
         headers = scope["headers"]
         # The origin is judged before the token is: a foreign page learns nothing about the cookie it rode on.
         origin = origin_from(headers)
         check_origin(origin, None, self._settings.origins)
-        found = await self._authenticator.request(headers)
+        found = await self._authenticator.request(headers, address=address)
         if found is None:
             return None
         principal, tenant, credential = found
@@ -238,13 +247,13 @@ class Sockets:
             LivedocsError: who asks is not let in.
         """
         try:
-            admitted = await self._identify(packet, conversation.admitted)
+            admitted = await self._identify(packet, conversation.admitted, conversation.made.address)
             client = self._welcome(conversation, admitted)
         except LivedocsError as error:
             self._note_refusal(error)
             raise
         self._strangers.discard(conversation)
-        self._census.vouched(conversation.arrival)
+        self._quotas.vouched(conversation.arrival)
         conversation.heartbeat.connected = True
         self._wheel.put(conversation.heartbeat, self._settings.ping_interval)
         return client
@@ -263,11 +272,33 @@ class Sockets:
 
     def ended(self, conversation: Conversation, reason: str | None) -> None:
         """It is over; by the server's will if there is a reason."""
+        if conversation.client is not None:
+            # From now on nothing is done for it.
+            conversation.client.closed = conversation.client.closed or "gone"
+        if not self._leaving:
+            asyncio.get_running_loop().call_soon(self._see_off)
+        self._leaving.append((conversation, reason))
+
+    def _see_off(self) -> None:
+        """Do what is to be done for those that are over, a slice at a time: a thousand may go at once."""
+        deadline = time.perf_counter() + _SLICE
+        while self._leaving and time.perf_counter() < deadline:
+            conversation, reason = self._leaving.popleft()
+            with bound_contextvars(**conversation.made.ids):
+                try:
+                    self._forget(conversation, reason)
+                except Exception as error:  # noqa: BLE001 - one socket's, whatever it is
+                    self._metrics.contained.labels("socket").inc()
+                    log_failure(log, "socket_left_in_error", error)
+        if self._leaving:
+            asyncio.get_running_loop().call_soon(self._see_off)
+
+    def _forget(self, conversation: Conversation, reason: str | None) -> None:
         self._strangers.discard(conversation)
         self._wheel.take(conversation.heartbeat)
         self._metrics.transports.labels(conversation.outbox.path).dec()
         if conversation.client is not None:
-            self._forget(conversation.client)
+            self._forget_client(conversation.client)
         if reason is not None:
             conversation.made.reason = reason
             self._metrics.disconnects.labels(reason).inc()
@@ -276,11 +307,11 @@ class Sockets:
             conversation.made.finish(conversation.made)
 
     def _left(self, arrival: Arrival) -> None:
-        self._census.ended(arrival)
-        if not self._census.open:
+        self._quotas.ended(arrival)
+        if not self._quotas.open:
             self._empty.set()
 
-    async def _identify(self, packet: Connect, admitted: Admitted | None) -> Admitted:
+    async def _identify(self, packet: Connect, admitted: Admitted | None, address: str) -> Admitted:
         """Authenticate CONNECT itself: the handshake's credential may have ended since, or there was none."""
         auth = packet.auth
         token = auth.get("token") if isinstance(auth, dict) else None
@@ -292,7 +323,7 @@ class Sockets:
             raise Unauthenticated
         if not well_formed(token):
             raise InvalidToken
-        principal, tenant = await self._authenticator.token(token)
+        principal, tenant = await self._authenticator.token(token, address=address)
         if admitted is None:
             self._limits.caller("handshakes", principal, tenant)
             return Admitted(principal, tenant, token)
@@ -300,7 +331,7 @@ class Sockets:
 
     def _welcome(self, conversation: Conversation, admitted: Admitted) -> Client:
         principal, made = admitted.principal, conversation.made
-        self._census.connected(principal, admitted.tenant)
+        self._quotas.connected(principal, admitted.tenant)
         client = Client(
             uuid4().hex,
             principal,
@@ -309,8 +340,11 @@ class Sockets:
             self._bounds,
             address=made.address,
             since=time.time(),
+            backlogged=self._fanout.backlogged,
+            unread=self._budgets.hold(principal),
         )
         self._clients[client.sid] = client
+        self._tickets.seen(client, principal)
         self._sessions.attach(client, admitted.token, admitted.login)
         self._metrics.handshakes.labels("ok").inc()
         client.send(frames.connected(client.sid))
@@ -318,26 +352,29 @@ class Sockets:
         bind_contextvars(socket=client.sid)
         return client
 
-    def _forget(self, client: Client) -> None:
-        client.closed = client.closed or "gone"
+    def _forget_client(self, client: Client) -> None:
+        client.unread.release()
         self._ended(client)
         for membership in tuple(self._fanout.rooms.of_member(client).values()):
             self._fanout.remove(membership)
         self._sessions.detach(client)
         del self._clients[client.sid]
-        self._census.disconnected(client.principal)
+        self._quotas.disconnected(client.principal)
 
     async def _reauthenticate(self, client: Client, token: str) -> None:
-        principal, _ = await self._authenticator.token(token, fresh=True)
+        # Not asked about anew if it was a moment ago: each question is a call of the provider's.
+        principal, _ = await self._authenticator.token(token, address=client.address)
         if (principal.tenant, principal.subject) != (client.principal.tenant, client.principal.subject):
             detail = "The new token is somebody else's."
             raise Forbidden(detail)
+        self._tickets.seen(client, principal)
         if principal.groups != client.principal.groups:
             await self._joins.reauthorize(client, principal)
         login = client.session.login if client.session is not None else None
         self._sessions.detach(client)
         client.principal = principal
         self._sessions.attach(client, token, login)
+        self._tickets.renew(client)
 
     # -- all sockets --
 
@@ -348,10 +385,11 @@ class Sockets:
         rooms give it was decided by the old one.
         """
         for client in self.clients:
-            tenant, subject = tenant_of(client.tenant.slug), client.principal.subject
+            tenant = tenant_of(client.tenant.slug)
+            who = client.principal.subject, client.principal.client_id
             if tenant is None or not tenant.active:
                 client.close("tenant_suspended")
-            elif tenant.confines(subject) != client.tenant.confines(subject):
+            elif tenant.confines(*who) != client.tenant.confines(*who):
                 client.close("confined")
             else:
                 client.tenant = tenant
@@ -371,5 +409,5 @@ class Sockets:
             conversation.leave(1001)
         # Those that do not take their last frames are cut off before that.
         with suppress(TimeoutError):
-            async with asyncio.timeout(2 * transport.LINGER):
+            async with asyncio.timeout(2 * LINGER):
                 await self._empty.wait()

@@ -7,23 +7,40 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Protocol
 
+from livedocs.telemetry import get_logger, log_failure
+
+log = get_logger(__name__)
+
+# Seconds after which a timer that failed is tried again.
+_AGAIN = 1.0
+
 
 class Timed(Protocol):
     """What a wheel turns for."""
 
     def tick(self) -> float | None:
-        """Do what is due. Returns the seconds until next time, or None for never again. Must not raise."""
+        """Do what is due. Returns the seconds until next time, or None for never again."""
 
 
 class TimerWheel:
     """Calls `tick` of many objects, each when it is due, to the nearest `resolution`.
 
+    One that raises is ticked again a second later: a socket's timer is what ends it in time.
+
     Args:
         resolution: seconds between turns.
         clock: monotonic seconds; injected for tests.
+        failed: told of each tick that raised.
     """
 
-    def __init__(self, *, resolution: float = 0.25, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        resolution: float = 0.25,
+        clock: Callable[[], float] | None = None,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._failed = failed
         self._resolution = resolution
         self._clock = clock or asyncio.get_running_loop().time
         self._slots: dict[int, set[Timed]] = defaultdict(set)
@@ -57,9 +74,17 @@ class TimerWheel:
                 if self._due.get(timed) != self._turned:
                     continue
                 del self._due[timed]
-                delay = timed.tick()
+                delay = self._tick(timed)
                 if delay is not None:
                     self.put(timed, delay)
+
+    def _tick(self, timed: Timed) -> float | None:
+        try:
+            return timed.tick()
+        except Exception as error:  # noqa: BLE001 - one timer's, whatever it is
+            self._failed()
+            log_failure(log, "timer_failed", error, timer=type(timed).__name__)
+            return _AGAIN
 
     async def run(self) -> None:
         """Turn until cancelled."""

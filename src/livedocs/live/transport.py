@@ -1,38 +1,51 @@
-"""The way out of the process: bytes to one socket, all on one path and in one order.
+"""Hypercorn's connections: HTTP/1.1 alone is spoken on them, and those of accepted WebSockets are taken over.
 
-Under Hypercorn over HTTP/1.1 the connection of an accepted WebSocket is taken over, and finished frames go
-straight to its asyncio transport; elsewhere (HTTP/2, another server) they go through ASGI's `send`. This is the
-only module that touches Hypercorn's private attributes; it was written against the versions in `TESTED`, the
-server does not start on another one, and `tests/integration/sockets/test_slow.py` fails if the direct path is not
-taken on the installed one.
+This is the only module that touches Hypercorn's private attributes. It was written against the versions in
+`TESTED`, and the server does not start on another one. Tests fail if on the installed one the direct path is not
+taken (`tests/integration/sockets/test_slow.py`) or HTTP/2 is spoken (`tests/security/test_http_2.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections import deque
+import inspect
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from typing import Any
 
+import h11
+from hypercorn.asyncio import tcp_server
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.events import Event
-from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol import events
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
 from wsproto.events import Message
 
-from livedocs.live import frames
-from livedocs.live.frames import Frame
+from livedocs.live.outbox import AsgiOutbox, Outbox, Send
 
 TESTED = frozenset({"0.18"})
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+SOCKET_PATHS = frozenset({"/socket.io", "/socket.io/"})
 
-# A peer that does not take the close frame and what is ahead of it within that many seconds is cut off.
-LINGER = 2.0
+MAX_HEAD_BYTES = 2**15
+"""Of a request line and its header fields: three cookies of the largest token, and as much again for all else."""
+MAX_HEAD_LINES = 100
+HEAD_SECONDS = 15.0
+"""From the first byte of a request's head to its last."""
+
+# Bytes of a connection past twice of which asyncio reads no further until they are wanted.
+_READ_AHEAD = 2**14
+# Where h11 takes a head to end.
+_HEAD_END = re.compile(rb"\n\r?\n")
+# What of a head's end may be in the bytes before.
+_STRADDLE = 2
+_UPGRADE = b"upgrade"
+_SOCKET_TARGETS = frozenset(path.encode() for path in SOCKET_PATHS)
 
 
 def check_version(installed: str) -> None:
@@ -49,163 +62,146 @@ def check_version(installed: str) -> None:
         raise RuntimeError(msg)
 
 
-class Outbox(Protocol):
-    """Where a socket's frames go. Never blocks, never raises."""
+def speak_http_1_only() -> None:
+    """Have Hypercorn speak HTTP/1.1 on every connection of this process, and never HTTP/2.
 
-    path: Literal["direct", "asgi"]
+    By itself it turns to HTTP/2 for whoever begins with it (RFC 9113, 3.3) or asks for an upgrade to `h2c`. There
+    a peer that grants no window had 2.2 GB kept for it in 27 s before anybody knew who it was, and a proxy that
+    passes the upgrade on becomes a pipe through which forged headers come.
 
-    def write(self, frame: Frame) -> None:
-        """Send a frame behind all earlier ones."""
-
-    def offer(self, frame: Frame) -> int:
-        """Send a frame if nothing waits ahead of it. How many of its bytes wait now, or -1: it was not taken."""
-
-    def backlog(self) -> tuple[int, int]:
-        """Bytes and messages that the peer has not taken yet."""
-
-    def close(self, code: int) -> None:
-        """Send what is waiting, then close; cut off if that takes too long."""
-
-    def abort(self) -> None:
-        """Cut off at once; what is waiting is lost."""
+    Raises:
+        RuntimeError: this Hypercorn chooses its protocols in another way.
+    """
+    wrapper = getattr(tcp_server, "ProtocolWrapper", None)
+    if wrapper is Http1:
+        return
+    chooses = list(inspect.signature(wrapper).parameters) if inspect.isclass(wrapper) else []
+    hooks = (H11Protocol._check_protocol, H11Protocol._create_stream, H11Protocol._send_error_response)  # noqa: SLF001
+    if chooses != list(inspect.signature(Http1).parameters) or not all(map(inspect.iscoroutinefunction, hooks)):
+        msg = "this Hypercorn chooses its protocols in another way; HTTP/2 cannot be switched off in it"
+        raise RuntimeError(msg)
+    tcp_server.ProtocolWrapper = Http1  # type: ignore[attr-defined, assignment]
 
 
-class DirectOutbox:
-    """Writes to the asyncio transport of a connection that was taken over."""
+class Http1(H11Protocol):
+    """HTTP/1.1 on one connection, and of a request's head only so much and for so long.
 
-    __slots__ = ("_fd", "_messages", "_transport")
+    In place of Hypercorn's `ProtocolWrapper`, which chooses between protocols. h11 bounds only a head that is not
+    complete; one that is may have 16,000 fields, whose parsing blocks everybody.
+    """
 
-    path: Literal["direct", "asgi"] = "direct"
+    def __init__(  # noqa: PLR0917 - Hypercorn's
+        self,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        task_group: TaskGroup,
+        state: ConnectionState,
+        ssl: bool,  # noqa: FBT001
+        client: tuple[str, int] | None,
+        server: tuple[str, int] | None,
+        send: Callable[[Event], Awaitable[None]],
+        alpn_protocol: str | None = None,  # noqa: ARG002 - whatever a TLS handshake has come to
+    ) -> None:
+        super().__init__(app, config, context, task_group, state, ssl, client, server, send)
+        listening = getattr(send, "__self__", None)
+        if isinstance(listening, TCPServer):
+            # Else 128 KiB of what nobody has looked at are kept of each connection, before anybody is known.
+            listening.reader._limit = _READ_AHEAD  # type: ignore[attr-defined]  # noqa: SLF001
+        # Of the head that is coming in: bytes, lines, its last bytes, and when it is too late for the rest.
+        self._head_bytes = 0
+        self._head_lines = 0
+        self._head_tail = b""
+        self._overdue: asyncio.TimerHandle | None = None
+        # Whoever was refused here is not listened to any more.
+        self._refused = False
 
-    def __init__(self, transport: asyncio.WriteTransport) -> None:
-        self._transport = transport
-        # Messages written since the transport's buffer was last seen empty.
-        self._messages = 0
-        # The socket's own descriptor. It is the transport's business as long as that is not closing; -1 with TLS,
-        # where what goes to the socket is not what was written.
-        self._fd = _plain_descriptor(transport)
-
-    def offer(self, frame: Frame) -> int:
-        """Send a frame if nothing waits ahead of it. How many of its bytes wait now, or -1: it was not taken.
-
-        The way through the transport's `write` costs more than all else that a delivery needs.
-        """
-        transport = self._transport
-        if self._fd < 0 or transport.get_write_buffer_size() or transport.is_closing():
-            return -1
-        wire = frame.wire
-        try:
-            sent = os.write(self._fd, wire)
-        except OSError:
-            # Would block, or broken: the transport finds out which, and acts on it.
-            return -1
-        if sent == len(wire):
-            return 0
-        self._messages = 1
-        transport.write(wire[sent:])
-        return len(wire) - sent
-
-    def write(self, frame: Frame) -> None:
-        """Send a frame behind all earlier ones."""
-        transport = self._transport
-        if transport.is_closing():
+    async def handle(self, event: Event) -> None:
+        """Bytes of the peer's, or its end."""
+        if self._refused:
             return
-        self._messages = self._messages + 1 if transport.get_write_buffer_size() else 1
-        transport.write(frame.wire)
+        if isinstance(event, Closed):
+            self._head_done()
+            if self.stream is None:
+                # Hypercorn keeps a connection whose peer has gone for as long as one that is at rest.
+                await self.send(event)
+        elif isinstance(event, RawData) and event.data and not self._takes(event.data):
+            await self._refuse(431)
+            return
+        await super().handle(event)
 
-    def backlog(self) -> tuple[int, int]:
-        """Bytes and messages that the peer has not taken yet."""
-        size = self._transport.get_write_buffer_size()
-        return size, self._messages if size else 0
+    async def stream_send(self, event: events.Event) -> None:
+        """What the application says. Nobody's requests wait here one behind the other (RFC 9112, 9.3.2)."""
+        if (
+            isinstance(event, events.Response)
+            and self.connection.their_state is h11.DONE
+            and self.connection.trailing_data[0]
+        ):
+            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        await super().stream_send(event)
 
-    def close(self, code: int) -> None:
-        """Send what is waiting, then close; cut off if that takes too long."""
-        if not self._transport.is_closing():
-            self._transport.write(frames.close(code))
-            self._transport.close()
-            asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+    def _takes(self, data: bytes) -> bool:
+        """Count what has come of a head, if it is one. False when that is too much of it."""
+        if self.connection.their_state is not h11.IDLE:
+            return True
+        known = len(self._head_tail)
+        end = _HEAD_END.search(self._head_tail + data)
+        size = end.end() - known if end else len(data)
+        self._head_bytes += size
+        self._head_lines += data.count(b"\n", 0, size)
+        self._head_tail = data[-_STRADDLE:]
+        if end is None and self._overdue is None:
+            self._overdue = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._too_late)
+        # One for the request line, one for the empty line.
+        return self._head_bytes <= MAX_HEAD_BYTES and self._head_lines <= MAX_HEAD_LINES + 2
 
-    def abort(self) -> None:
-        """Cut off at once; what is waiting is lost."""
-        self._transport.abort()
+    def _head_done(self) -> None:
+        self._head_bytes = self._head_lines = 0
+        self._head_tail = b""
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _too_late(self) -> None:
+        transport = _transport_of(self)
+        if transport is not None:
+            transport.abort()
+
+    async def _refuse(self, status: int) -> None:
+        self._refused = True
+        self._head_done()
+        await self._send_error_response(status)
+        await self.send(Closed())
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Here Hypercorn turns to HTTP/2; RFC 9110, 7.8, lets a server ignore an upgrade."""
+
+    async def _close_stream(self) -> None:
+        # What the application has not read by now nobody needs. Hypercorn would wait for room in its queue to say
+        # that it is over: for ever when it has ended itself, with the connection and all that is in it.
+        queue = getattr(getattr(self.stream, "app_put", None), "__self__", None)
+        while isinstance(queue, asyncio.Queue) and not queue.empty():
+            queue.get_nowait()
+        await super()._close_stream()
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self._head_done()
+        if not request.http_version.startswith(b"1."):
+            await self._refuse(505)
+            return
+        await super()._create_stream(_without_other_upgrades(request))
 
 
-def _plain_descriptor(transport: asyncio.WriteTransport) -> int:
-    """The descriptor of a transport that writes to its socket what it is given; -1 for any other."""
-    peer = transport.get_extra_info("socket")
-    if peer is None or transport.get_extra_info("sslcontext") is not None or peer.type != socket.SOCK_STREAM:
-        return -1
-    descriptor: int = peer.fileno()
-    return descriptor
-
-
-class AsgiOutbox:
-    """Queues for ASGI's `send`, which one task awaits; the task lives only while something waits."""
-
-    __slots__ = ("_bytes", "_closing", "_owner", "_queue", "_send", "_task")
-
-    path: Literal["direct", "asgi"] = "asgi"
-
-    def __init__(self, send: Send, owner: asyncio.Task[Any] | None) -> None:
-        self._send = send
-        # The task that serves the socket: when it ends, the server closes the connection.
-        self._owner = owner
-        self._queue: deque[Frame] = deque()
-        self._bytes = 0
-        self._closing: int | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def offer(self, frame: Frame) -> int:  # noqa: ARG002 - the same for every frame
-        """Never taken: whether the server has something waiting cannot be seen from here."""
-        return -1
-
-    def write(self, frame: Frame) -> None:
-        """Send a frame behind all earlier ones."""
-        if self._closing is None:
-            self._queue.append(frame)
-            self._bytes += len(frame.text)
-            self._wake()
-
-    def backlog(self) -> tuple[int, int]:
-        """Bytes and messages that the peer has not taken yet."""
-        return self._bytes, len(self._queue)
-
-    def close(self, code: int) -> None:
-        """Send what is waiting, then close; cut off if that takes too long."""
-        if self._closing is None:
-            self._closing = code
-            self._wake()
-            asyncio.get_running_loop().call_later(LINGER, self.abort)
-
-    def abort(self) -> None:
-        """Cut off at once; what is waiting is lost."""
-        self._queue.clear()
-        self._bytes = 0
-        self._closing = self._closing or 1011
-        if self._task is not None:
-            self._task.cancel()
-        if self._owner is not None:
-            self._owner.cancel()
-
-    def _wake(self) -> None:
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._drain(), name="asgi-outbox")
-
-    async def _drain(self) -> None:
-        try:
-            while self._queue:
-                frame = self._queue[0]
-                await self._send({"type": "websocket.send", "text": frame.text.decode()})
-                # `abort` may have emptied the queue meanwhile.
-                if self._queue:
-                    self._bytes -= len(self._queue.popleft().text)
-            if self._closing is not None:
-                await self._send({"type": "websocket.close", "code": self._closing})
-        except (OSError, RuntimeError):
-            self._queue.clear()
-            self._bytes = 0
-        finally:
-            self._task = None
+def _without_other_upgrades(request: h11.Request) -> h11.Request:
+    """The request, whose one possible upgrade is that of `/socket.io` to a WebSocket."""
+    wanted = [value for name, value in request.headers if name == _UPGRADE]
+    path = request.target.partition(b"?")[0]
+    if not wanted or (path in _SOCKET_TARGETS and [value.strip().lower() for value in wanted] == [b"websocket"]):
+        return request
+    kept = [(name, value) for name, value in request.headers if name != _UPGRADE]
+    return h11.Request(
+        method=request.method, target=request.target, headers=kept, http_version=request.http_version
+    )
 
 
 class _BoundedBuffer(WebsocketBuffer):
@@ -245,13 +241,15 @@ def direct_transport(send: Send) -> asyncio.Transport | None:
 
 
 def connection_of(send: Send) -> asyncio.Transport | None:
-    """The asyncio transport of the connection behind ASGI's `send`, shared by all that HTTP/2 carries in it."""
+    """The asyncio transport of the connection behind ASGI's `send`."""
     stream = getattr(send, "__self__", None)
     if not isinstance(stream, WSStream | HTTPStream):
         return None
     protocol = getattr(stream.send, "__self__", None)
-    if not isinstance(protocol, H11Protocol | H2Protocol):
-        return None
+    return _transport_of(protocol) if isinstance(protocol, H11Protocol) else None
+
+
+def _transport_of(protocol: H11Protocol) -> asyncio.Transport | None:
     server = getattr(protocol.send, "__self__", None)
     if not isinstance(server, TCPServer):
         return None
@@ -291,7 +289,7 @@ async def accept(send: Send, headers: list[tuple[bytes, bytes]]) -> asyncio.Tran
 
     Returns:
         The connection, from now on the caller's alone: Hypercorn's part ends when its application returns. None
-        where the socket goes on by ASGI, as over HTTP/2.
+        where the socket goes on by ASGI, as with a peer that sent frames too early.
     """
     stream = getattr(send, "__self__", None)
     if isinstance(stream, WSStream):
@@ -331,6 +329,5 @@ def open_outbox(send: Send, max_message: int) -> Outbox:
     outbox = AsgiOutbox(send, asyncio.current_task())
     stream = getattr(send, "__self__", None)
     if isinstance(stream, WSStream):
-        # Over HTTP/2 as well, which Hypercorn speaks with whoever begins with it.
         stream.buffer = _BoundedBuffer(max_message, direct_transport(send), outbox.abort)
     return outbox

@@ -25,7 +25,7 @@ class Arrival:
         self.waiting = waiting
 
 
-class Census:
+class SocketQuotas:
     """The accepted WebSockets of this process, by address, and the connected ones by user and tenant.
 
     Args:
