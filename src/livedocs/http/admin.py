@@ -19,10 +19,10 @@ from livedocs.http.admin_shapes import (
     SessionPage,
     SessionQuery,
 )
-from livedocs.http.bodies import json_answer
+from livedocs.http.bodies import list_answer
 from livedocs.http.caller import Caller, caller
 from livedocs.http.grant_rules import ADMIN_SCOPE
-from livedocs.http.paging import page_limit
+from livedocs.http.pagination import page_limit
 from livedocs.http.roster import Roster, named
 from livedocs.http.shapes import NoBody
 from livedocs.http.times import parse_rfc3339, rfc3339
@@ -67,10 +67,16 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
             # One more than is shown says whether there is a next page.
             limit=limit + 1,
         )
-        answers, silent = await roster.ask(question)
+        answers, silent = await roster.ask(question, by=who.principal.subject)
         found = ((process, one) for process, answer in answers for one in answer.sessions)
-        listed = sorted(found, key=lambda item: item[1].place)
-        return json_answer(
+        # Where an answer left sessions away, they are behind its last one: the page ends there at the latest.
+        ends = [answer.sessions[-1].place for _, answer in answers if not answer.complete and answer.sessions]
+        listed = sorted(
+            (item for item in found if item[1].place <= min(ends, default=item[1].place)), key=_by_place
+        )
+        further = len(listed) > limit
+        listed = listed[:limit]
+        return await list_answer(
             {
                 "process": roster.process.id if roster.process is not None else None,
                 "complete": not silent,
@@ -79,8 +85,8 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
                     *({**named(process), "answered": False} for process in silent),
                 ],
                 "total": sum(answer.matching for _, answer in answers),
-                "sessions": [session(process, one) for process, one in listed[:limit]],
-                "next": _cursor(listed[limit - 1][1].place) if len(listed) > limit else None,
+                "sessions": (session(process, one) for process, one in listed),
+                "next": _cursor(listed[-1][1].place) if further or ends else None,
             }
         )
 
@@ -98,17 +104,19 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
         subject = parse_subject(request.args.get("subject"))
         if not subject.startswith(("user:", "client:")):
             raise InvalidSubject("Only user:NAME and client:ID have sessions.", subject=subject)
-        answers, silent = await roster.ask(Disconnection(who.tenant.slug, subject=subject))
+        answers, silent = await roster.ask(
+            Disconnection(who.tenant.slug, subject=subject), by=who.principal.subject
+        )
         gone = [(process, one) for process, answer in answers for one in answer.sessions]
         detail = {"sids": [one.sid for _, one in gone], **_pending(silent)}
         await trail.add(who.actor, Entry("session.disconnect", who.tenant.slug, subject=subject, detail=detail))
-        return json_answer(
+        return await list_answer(
             {
                 "subject": subject,
                 "disconnected": sum(answer.matching for _, answer in answers),
-                "sessions": [
+                "sessions": (
                     {"sid": one.sid, "address": one.address, "process": process.id} for process, one in gone
-                ],
+                ),
                 "applied": not silent,
                 "pending": [named(process) for process in silent],
             }
@@ -124,7 +132,7 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
         have it. That one disconnects it as soon as it reads on.
         """
         who = _admin()
-        answers, silent = await roster.ask(Disconnection(who.tenant.slug, sid=sid))
+        answers, silent = await roster.ask(Disconnection(who.tenant.slug, sid=sid), by=who.principal.subject)
         gone = next((one for _, answer in answers for one in answer.sessions), None)
         if gone is None and not silent:
             raise NotFound("There is no such session.")
@@ -154,9 +162,13 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
             who.tenant.slug, _search(), before=request.args.get("cursor"), limit=limit + 1
         )
         rest = entries[limit - 1].cursor if len(entries) > limit else None
-        return json_answer({"entries": [entry(found) for found in entries[:limit]], "next": rest})
+        return await list_answer({"entries": (entry(found) for found in entries[:limit]), "next": rest})
 
     return routes
+
+
+def _by_place(item: tuple[Process, Session]) -> Place:
+    return item[1].place
 
 
 def _admin() -> Caller:

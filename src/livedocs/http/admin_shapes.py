@@ -30,9 +30,10 @@ class CollectionBody(CollectionKeyBody):
 
 @model(config=ConfigDict(extra="forbid"))
 class Limits:
-    """Limits of a tenant, each in place of the server's setting of that name; the first only tightens it."""
+    """Limits of a tenant, each in place of the server's setting of that name; the first two only tighten it."""
 
     max_document_bytes: int | None = Field(None, ge=1)
+    max_grants_per_uuid: int | None = Field(None, ge=1)
     max_sockets_per_tenant: int | None = Field(None, ge=1)
     max_sockets_per_user: int | None = Field(None, ge=1)
     limit_handshakes_per_tenant: int | None = Field(None, ge=1)
@@ -90,6 +91,9 @@ class Registered:
     collection: str
     key: Literal["_id", "uuid"]
     without_uuid: int
+    not_streamed: dict[str, int]
+    examined: int
+    complete: bool
 
 
 @dataclass

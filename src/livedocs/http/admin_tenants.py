@@ -23,7 +23,7 @@ from livedocs.http.admin_shapes import (
 )
 from livedocs.http.bodies import json_answer, read_object
 from livedocs.http.caller import Caller, caller
-from livedocs.http.paging import page_limit
+from livedocs.http.pagination import page_limit
 from livedocs.http.shapes import Paging
 from livedocs.http.times import rfc3339
 from livedocs.model import CollectionKey, Tenant
@@ -33,8 +33,6 @@ from livedocs.store.tenants import Tenants, validate_limits
 
 PLATFORM_SCOPE = "livedocs:platform"
 """Its holder administers every tenant of the deployment."""
-
-_MOST_UNKEYED = 10_000
 
 
 def blueprint(tenants: Tenants, deletions: Deletions) -> Blueprint:
@@ -90,13 +88,23 @@ def _settings(routes: Blueprint, tenants: Tenants) -> None:
         """Stream a further collection, which may exist already: indexes and pre-images are made where needed.
 
         With `json_schema` MongoDB holds every later write to it; without, a validator that is there stays.
-        Documents without a UUID in the key are not streamed; `without_uuid` says how many there are, up to 10,000.
+        Documents without a UUID (Binary subtype 4) in the key are not streamed. `without_uuid` says how many there
+        are, `not_streamed` what they hold instead: a BSON type as `$type` names it, with the subtype for 16 bytes
+        of binary data (`binData 3` is a legacy UUID), or `missing`. All documents are looked at, for up to 5
+        seconds; if that is not enough, `complete` is false and the numbers are those of a random sample of
+        `examined` documents.
         """
         who = _platform()
         key, schema = _collection(await read_object())
         await tenants.register(slug, collection, key, who.actor, schema)
-        unkeyed = await tenants.unkeyed(slug, collection, most=_MOST_UNKEYED)
-        return json_answer({"collection": collection, "key": key, "without_uuid": unkeyed})
+        report = await tenants.inspect(slug, collection)
+        members = {
+            "without_uuid": report.without_uuid,
+            "not_streamed": report.not_streamed,
+            "examined": report.examined,
+            "complete": report.complete,
+        }
+        return json_answer({"collection": collection, "key": key, **members})
 
     @routes.put("/<slug>/limits")
     @tag(["tenants"])

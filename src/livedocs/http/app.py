@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
-from quart import Quart, Request, Response, request
+from quart import Quart, Response, request
 from quart.typing import ResponseTypes
 from werkzeug.exceptions import HTTPException
 
 from livedocs import exchange
 from livedocs.access.authenticate import Authenticator
+from livedocs.access.budgets import BytesInFlight
 from livedocs.access.credentials import check_csrf
 from livedocs.access.limits import Limits
 from livedocs.access.oauth import LoginClient
@@ -24,60 +24,47 @@ from livedocs.http import (
     admin,
     admin_tenants,
     auth,
+    bodies,
     bulk,
     documents,
     grants,
     health,
     imports,
     me,
-    pages,
     reference,
+    static,
     transfers,
 )
-from livedocs.http.caller import Caller, client_address, set_caller
+from livedocs.http.admin_audit import AdminAudit, Note
+from livedocs.http.backpressure import paced
+from livedocs.http.caller import Caller, set_address, set_caller
 from livedocs.http.cors import cors_headers
+from livedocs.http.document_turns import DocumentTurns
+from livedocs.http.freshness import CheckedRoster, Freshness, set_freshness
 from livedocs.http.headers import security_headers
-from livedocs.http.health import Probes
-from livedocs.http.pacing import paced
+from livedocs.http.probes import Probes
 from livedocs.http.problems import Problem, of_http_exception, problem
-from livedocs.http.refusals import Note, Refusals
 from livedocs.http.roster import NoRoster, Roster
 from livedocs.store.batches import Batches
 from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
+from livedocs.store.idempotency import IdempotencyKeys
 from livedocs.store.processes import Processes
-from livedocs.store.replays import Replays
-from livedocs.store.tenants import TenantDirectory, Tenants
+from livedocs.store.tenants import Tenants
 from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics, get_logger
 
 _log = get_logger(__name__)
 
 # Routes for which nobody is asked who they are. All others are: a new route is closed until it is named here.
-_PUBLIC = frozenset({"auth", "health", "pages", "reference"})
+_PUBLIC = frozenset({"auth", "health", "static", "reference"})
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-# JSON is longer than the BSON it stands for: every number, date and binary is text.
-_JSON_PER_BSON = 3
-_BODY_SECONDS = 20
 _VARIABLE = re.compile(r"<(?:[^:<>]*:)?([^<>]+)>")
 
 
 def _utc() -> datetime:
     return datetime.now(UTC)
-
-
-class _Request(Request):
-    """A request whose body may be larger where many items come at once."""
-
-    def __init__(self, *args: Any, max_content_length: int | None = None, **options: Any) -> None:
-        path = str(args[2] if len(args) > 2 else options["path"])
-        if path.endswith(":import"):
-            # Read as it comes, and never held as a whole: see pacing.py.
-            max_content_length = None
-        if max_content_length is not None and path.endswith(":bulk"):
-            max_content_length = max(max_content_length, bulk.MAX_BYTES)
-        super().__init__(*args, max_content_length=max_content_length, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +75,20 @@ class Services:
         settings: `public_url`, origins, proxies, limits, the front end's folder.
         metrics: counts the requests.
         authenticator: says who sends a request.
-        tenants: the tenants in memory.
         documents: the store's documents.
         grants: the store's grants.
         batches: the store's writes of many items.
-        replays: the requests that are to happen once.
+        idempotency: the requests that are to happen once.
         processes: the live server processes and how far each has come.
         registry: the stored tenants, for those who administer them.
         deletions: ends tenants.
         trail: the audit trail.
         login: talks to the OAuth provider for browsers.
+        bytes_in_flight: how much everybody may have in flight; that of the settings when absent.
         note: takes audit entries of what is refused.
         limits: how much may come; those of the settings when absent.
         roster: the sockets of all processes.
-        probes: what readiness asks.
+        probes: what readiness says.
         on_logout: called when somebody has logged out.
         now: the clock, aware UTC.
     """
@@ -109,20 +96,20 @@ class Services:
     settings: Settings
     metrics: Metrics
     authenticator: Authenticator
-    tenants: TenantDirectory
     documents: Documents
     grants: Grants
     batches: Batches
-    replays: Replays
+    idempotency: IdempotencyKeys
     processes: Processes
     registry: Tenants
     deletions: Deletions
     trail: Trail
     login: LoginClient
     limits: Limits | None = None
+    bytes_in_flight: BytesInFlight | None = None
     note: Note = lambda _actor, _entry: None
     roster: Roster = field(default_factory=NoRoster)
-    probes: Probes = field(default_factory=dict)
+    probes: Probes = field(default_factory=lambda: Probes({}, {}, clock=time.monotonic))
     on_logout: auth.OnLogout = lambda _token, _login, _tenant: ()
     now: Callable[[], datetime] = _utc
 
@@ -130,14 +117,16 @@ class Services:
 def build(services: Services) -> Quart:
     """The application; it starts and stops nothing."""
     settings = services.settings
-    # No folder of static files: `pages` serves a list of them.
+    roster = CheckedRoster(services.roster)
+    # No folder of static files: `static` serves a list of them.
     app = Quart("livedocs.http", static_folder=None)
-    app.request_class = _Request
-    app.config["MAX_CONTENT_LENGTH"] = _JSON_PER_BSON * settings.max_document_bytes + 65536
-    app.config["BODY_TIMEOUT"] = _BODY_SECONDS
+    # How much of a body is read depends on what it is: see bodies.py.
+    app.config["MAX_CONTENT_LENGTH"] = None
+    app.config["BODY_TIMEOUT"] = bodies.SECONDS
     # A subject may hold two slashes in a row.
     app.url_map.merge_slashes = False
-    refusals = Refusals(services.note)
+    refusals = AdminAudit(services.note)
+    turns = DocumentTurns(services.metrics)
     _gate(app, services)
     _errors(app, refusals)
     _headers(app, services)
@@ -146,35 +135,43 @@ def build(services: Services) -> Quart:
     app.register_blueprint(
         auth.blueprint(settings, services.login, services.authenticator, services.on_logout, now=services.now)
     )
-    app.register_blueprint(documents.blueprint(services.documents, settings.max_document_bytes))
+    app.register_blueprint(
+        documents.blueprint(services.documents, turns, settings.max_document_bytes, settings.max_shown_elements)
+    )
     app.register_blueprint(
         bulk.blueprint(
             services.batches,
             services.documents,
-            services.replays,
-            settings.max_document_bytes,
-            refusals.consider,
+            services.idempotency,
+            settings,
+            turns=turns,
+            refused=refusals.consider,
         )
     )
     app.register_blueprint(
         imports.blueprint(
             services.batches,
             services.documents,
-            services.replays,
-            settings.max_document_bytes,
-            services.tenants,
+            services.idempotency,
+            settings,
+            services.metrics,
         )
     )
     app.register_blueprint(
-        grants.blueprint(services.grants, services.documents, services.processes, services.roster)
+        grants.blueprint(
+            services.grants, services.documents, services.processes, roster, settings.max_grants_per_uuid
+        )
     )
-    app.register_blueprint(transfers.blueprint(services.grants, services.documents, services.processes))
+    app.register_blueprint(
+        transfers.blueprint(services.grants, services.documents, services.processes, settings.max_grants_per_uuid)
+    )
     app.register_blueprint(admin_tenants.blueprint(services.registry, services.deletions))
-    app.register_blueprint(admin.blueprint(services.roster, services.trail))
+    app.register_blueprint(admin.blueprint(roster, services.trail))
     app.register_blueprint(me.blueprint(services.grants, services.documents))
     if settings.frontend_dir is not None:
-        app.register_blueprint(pages.blueprint(settings.frontend_dir))
-    app.asgi_app = paced(app.asgi_app, ":import")  # type: ignore[method-assign, assignment]  # Quart's own way
+        app.register_blueprint(static.blueprint(settings.frontend_dir))
+    budgets = services.bytes_in_flight or BytesInFlight(settings, services.metrics)
+    app.asgi_app = paced(app.asgi_app, budgets)  # type: ignore[method-assign, assignment]  # Quart's own way
     return app
 
 
@@ -190,26 +187,25 @@ def _gate(app: Quart, services: Services) -> None:
         if "access_token" in request.args:
             # It would stay in the logs of every proxy on the way (RFC 9700, 4.3.2).
             raise BadRequest("An access token does not belong into the URL.")
-        address = client_address(
-            request.remote_addr or "", request.headers.getlist("X-Forwarded-For"), settings.trusted_proxies
-        )
-        if request.blueprint != "health":
-            # Before anything is done for it, such as asking the OAuth service about its token.
-            limits.address("requests", address)
+        address = made.address or request.remote_addr or ""
+        set_address(address)
         if _is_preflight() and _cors(settings):
             # A browser asks without the credential that the request itself will have.
             return Response(b"", 204)
         if request.url_rule is None or _is_public():
             return None
         held = list(request.scope["headers"])
-        found = await services.authenticator.request(held)
+        found = await services.authenticator.request(held, address=address)
         if found is None:
             raise Unauthenticated
         principal, tenant, credential = found
         check_csrf(request.method, held, credential, settings.origins)
         limits.caller("requests", principal, tenant)
         made.tenant = tenant.slug
-        set_caller(Caller(principal, tenant, address))
+        made.identified()
+        who = Caller(principal, tenant, address)
+        set_caller(who)
+        set_freshness(Freshness(services.authenticator, credential.token, who, settings.introspection_interval))
         return None
 
 
@@ -226,7 +222,7 @@ def _is_public() -> bool:
     return request.blueprint in _PUBLIC
 
 
-def _errors(app: Quart, refusals: Refusals) -> None:
+def _errors(app: Quart, refusals: AdminAudit) -> None:
     """Every refusal is a problem body; those of administrators are audited."""
 
     async def refused(error: LivedocsError) -> ResponseTypes:

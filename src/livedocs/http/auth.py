@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from quart import Blueprint, Response, after_this_request, jsonify, redirect, request
 from quart.typing import ResponseTypes
 
-from livedocs.access.attempt import LIFETIME
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.credentials import (
     Credential,
@@ -24,7 +24,8 @@ from livedocs.access.credentials import (
     well_formed,
 )
 from livedocs.access.introspection import token_id
-from livedocs.access.oauth import Hint, LoginClient, Tokens
+from livedocs.access.login_state import LIFETIME, login_state_name
+from livedocs.access.oauth import Hint, LoginClient, LoginDeclined, Tokens, by_hint
 from livedocs.access.principal import Principal
 from livedocs.config import Settings
 from livedocs.errors import (
@@ -37,6 +38,7 @@ from livedocs.errors import (
     TokenTooLarge,
     Unauthenticated,
 )
+from livedocs.http.caller import address
 from livedocs.http.cookies import Cookies, value_of
 
 OnLogout = Callable[[str | None, str | None, str | None], Iterable[str]]
@@ -46,6 +48,8 @@ with the tenant where the token was good. Closes the sockets of both; returns th
 # How long before its end a token should be renewed; half of what is left when that is less.
 _LEAD = timedelta(seconds=60)
 _PARAMETERS = ("code", "state", "iss", "error")
+# Of one browser, at a time: each has a cookie, which goes along with every request.
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +121,13 @@ async def _begin(parts: _Parts) -> ResponseTypes:
     elsewhere = _public_login(parts.settings)
     if elsewhere is not None:
         return redirect(elsewhere, 303)
-    url, sealed = await parts.login.begin(request.args.get("return_to"))
-    response = redirect(url, 303)
+    begun = await parts.login.begin(request.args.get("return_to"))
+    response = redirect(begun.url, 303)
+    for given_up in parts.cookies.attempts(_headers())[: 1 - _ATTEMPTS]:
+        response.headers.add("Set-Cookie", given_up.clearing())
+    attempt = parts.cookies.attempt(begun.name)
     lifetime = int(LIFETIME.total_seconds())
-    response.headers.add("Set-Cookie", parts.cookies.login.setting(sealed, max_age=lifetime))
+    response.headers.add("Set-Cookie", attempt.setting(begun.sealed, max_age=lifetime))
     return response
 
 
@@ -137,8 +144,6 @@ def _public_login(settings: Settings) -> str | None:
 
 
 async def _finish(parts: _Parts) -> ResponseTypes:
-    # Whatever comes of it, this attempt is over.
-    _send_cookies(parts.cookies.login.clearing())
     answer = {}
     for name in _PARAMETERS:
         given = request.args.getlist(name)
@@ -146,8 +151,15 @@ async def _finish(parts: _Parts) -> ResponseTypes:
             raise LoginFailed("A parameter came twice.", reason="parameters")  # RFC 6749, 3.1
         if given:
             answer[name] = given[0]
-    sealed = _cookie(parts.cookies.login.name)
-    tokens, return_to = await parts.login.finish(answer, sealed)
+    attempt = parts.cookies.attempt(login_state_name(answer.get("state", "")))
+    # Whatever comes of it, this attempt is over; those of other tabs are not.
+    _send_cookies(attempt.clearing())
+    try:
+        tokens, return_to = await parts.login.finish(answer, _cookie(attempt.name), address=address())
+    except LoginDeclined as declined:
+        if _wants_page():
+            return redirect(_explained(declined), 303)
+        raise LoginFailed("The login service did not log you in.", reason=declined.reason) from None
     try:
         # Tried here, so that a token of no use is told once instead of as a login that never holds.
         principal, _ = await parts.authenticator.token(tokens.access_token, fresh=True)
@@ -163,6 +175,13 @@ async def _finish(parts: _Parts) -> ResponseTypes:
     return redirect(return_to, 303)
 
 
+def _explained(declined: LoginDeclined) -> str:
+    """The page that the login was to lead to, told in its query why nobody is logged in."""
+    to = urlsplit(declined.return_to)
+    query = "&".join(part for part in (to.query, urlencode({"login_error": declined.reason})) if part)
+    return to._replace(query=query).geturl()
+
+
 async def _refresh(parts: _Parts) -> ResponseTypes:
     headers = _headers()
     spent = _refresh_cookie(parts)
@@ -172,16 +191,16 @@ async def _refresh(parts: _Parts) -> ResponseTypes:
     if any(name.lower() == b"authorization" for name, _ in headers):
         raise MultipleCredentials
     try:
-        tokens = await parts.login.refresh(spent)
+        tokens = await parts.login.refresh(spent, address=address())
         try:
             principal, _ = await parts.authenticator.token(tokens.access_token, fresh=True)
         except AuthUnavailable:
-            parts.login.check_session(spent, tokens.refresh_token)
+            await parts.login.check_session(spent, tokens.refresh_token)
             # The old refresh token is spent: without the new one the session would be lost.
             _send_cookies(*_session_cookies(parts, tokens, None))
             raise
         # Another tab may have logged out meanwhile: these cookies would log the browser in again.
-        parts.login.check_session(spent, tokens.refresh_token)
+        await parts.login.check_session(spent, tokens.refresh_token)
         _send_cookies(*_session_cookies(parts, tokens, principal))
     except (InvalidToken, Forbidden, TokenTooLarge):
         _send_cookies(*_no_session(parts))
@@ -195,7 +214,8 @@ async def _refresh(parts: _Parts) -> ResponseTypes:
 async def _logout(parts: _Parts) -> ResponseTypes:
     # Needs no session: whoever asks to be logged out is, with whatever cookies are there.
     check_csrf(request.method, _headers(), Credential("", "cookie"), parts.settings.origins)
-    _send_cookies(*_no_session(parts), parts.cookies.login.clearing())
+    attempts = [attempt.clearing() for attempt in parts.cookies.attempts(_headers())]
+    _send_cookies(*_no_session(parts), *attempts)
     tokens: dict[Hint, str] = {}
     access = _cookie(parts.cookies.access.name)
     if access:
@@ -209,9 +229,9 @@ async def _logout(parts: _Parts) -> ResponseTypes:
     try:
         # First: from here on no other tab's refresh of this session succeeds.
         successors = await parts.login.end(refresh) if refresh else []
-        await parts.login.revoke(tokens)
+        await parts.login.revoke(tokens, address=address())
         for renewed in successors:
-            await parts.login.revoke(_by_hint(renewed))
+            await parts.login.revoke(by_hint(renewed), address=address())
     finally:
         # Also when the browser has gone meanwhile and this request is cancelled.
         spent = token_id(access) if access else None
@@ -232,7 +252,7 @@ async def _known(parts: _Parts, access: str | None) -> tuple[bool, str | None]:
     if not access or not well_formed(access):
         return True, None
     try:
-        principal, _ = await parts.authenticator.token(access)
+        principal, _ = await parts.authenticator.token(access, address=address())
     except InvalidToken:
         return True, None
     except LivedocsError:
@@ -240,16 +260,15 @@ async def _known(parts: _Parts, access: str | None) -> tuple[bool, str | None]:
     return False, principal.tenant
 
 
-def _by_hint(tokens: Tokens) -> dict[Hint, str]:
-    refresh: dict[Hint, str] = {"refresh_token": tokens.refresh_token} if tokens.refresh_token else {}
-    return {"access_token": tokens.access_token, **refresh}
-
-
 async def _session(parts: _Parts) -> ResponseTypes:
     can_refresh = bool(_cookie(parts.cookies.refresh.name))
     try:
         credential = from_headers(_headers(), secure=parts.settings.secure)
-        known = await parts.authenticator.token(credential.token) if credential is not None else None
+        known = (
+            await parts.authenticator.token(credential.token, address=address())
+            if credential is not None
+            else None
+        )
     except InvalidToken:
         known = None
     if known is None:
@@ -323,9 +342,14 @@ async def _for_people(view: Awaitable[ResponseTypes]) -> ResponseTypes:
     try:
         return await view
     except LivedocsError as error:
-        if request.accept_mimetypes["text/html"] <= request.accept_mimetypes["application/problem+json"]:
+        if not _wants_page():
             raise
         return _page(error)
+
+
+def _wants_page() -> bool:
+    """Whether whoever asks is a browser that shows it."""
+    return request.accept_mimetypes["text/html"] > request.accept_mimetypes["application/problem+json"]
 
 
 def _page(error: LivedocsError) -> Response:

@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from quart import Blueprint, Response, request
 from quart_schema import document_request, document_response, tag
 
-from livedocs.errors import Forbidden, UnsupportedMediaType
+from livedocs import slices
+from livedocs.access.budgets import Hold
+from livedocs.config import Settings
+from livedocs.errors import Forbidden, LivedocsError, Unavailable
+from livedocs.http import bulk_items, document_rules, grant_rules
 from livedocs.http import bulk_rules as rules
-from livedocs.http.bodies import JSON, json_answer, parse_key
-from livedocs.http.caller import caller
+from livedocs.http.bodies import JSON, check_media_type, in_flight, json_answer, parse_key, read_body
+from livedocs.http.bulk_items import Batch, Bounds
+from livedocs.http.caller import Caller, caller
 from livedocs.http.confinement import granting
+from livedocs.http.document_turns import DocumentTurns
 from livedocs.http.documents import tenant_collection
+from livedocs.http.freshness import recheck
 from livedocs.http.shapes import BulkDocuments, BulkGrants, BulkResults
-from livedocs.store.batches import Batches
+from livedocs.model import Role
+from livedocs.store.batches import Batches, Writer
 from livedocs.store.documents import Documents
-from livedocs.store.replays import Once, Replays
+from livedocs.store.idempotency import IdempotencyKeys, Once
 
-MAX_BYTES = 16 * 2**20
-"""Most bytes of a bulk request's body."""
+Written = tuple[Sequence[Any], Sequence[Any]]
+"""The items of a batch, and the results of those that were no `Refused`."""
 
 
 def blueprint(
     batches: Batches,
     documents: Documents,
-    replays: Replays,
-    max_bytes: int,
+    idempotency: IdempotencyKeys,
+    settings: Settings,
+    *,
+    turns: DocumentTurns,
     refused: Callable[[Forbidden], None],
 ) -> Blueprint:
     """`/v1/docs/{collection}:bulk` and `/v1/grants:bulk`.
@@ -37,11 +48,15 @@ def blueprint(
     Args:
         batches: the store's writes of many items.
         documents: the store's documents.
-        replays: remembers what a key stands for.
-        max_bytes: most bytes of a document as BSON.
+        idempotency: remembers what a key stands for.
+        settings: `max_document_bytes`, `max_shown_elements`, `max_grants_per_uuid`.
+        turns: at reading and writing documents.
         refused: told of a request in which a change of a grant was not allowed.
     """
     routes = Blueprint("bulk", __name__, url_prefix="/v1")
+
+    def grants_allowed(who: Caller) -> int:
+        return who.limit("max_grants_per_uuid", settings.max_grants_per_uuid)
 
     @routes.post("/docs/<collection>:bulk")
     @tag(["documents"])
@@ -57,19 +72,33 @@ def blueprint(
         """
         who = caller()
         tenant_collection(who, collection)
-        most = who.limit("max_document_bytes", max_bytes)
-        key, data = parse_key(request.headers.get("Idempotency-Key")), await _body()
+        most = who.limit("max_document_bytes", settings.max_document_bytes)
+        key = parse_key(request.headers.get("Idempotency-Key"))
+        body = await _body()
+        planned = await slices.run(bulk_items.batches(body), len(body))
         seed = None if key is None else "\n".join((who.tenant.slug, collection, who.principal.subject, key))
-        # In a thread: a body as large as this one may be would hold everyone else up.
-        parsed = await asyncio.to_thread(rules.parse_upserts, data, datetime.now(UTC), most, seed)
         if key is not None:
-            once = Once(who.principal.subject, key, await asyncio.to_thread(_fingerprint, collection, data))
-            await replays.claim(who.tenant.slug, once)
-        items = [item for item in parsed if isinstance(item, rules.UpsertItem)]
-        granter = await granting(documents, who, [item.uuid for item in items if item.grants])
-        upserts = [rules.upsert(item, who.tenant.slug, who.principal, granter(item.uuid), most) for item in items]
-        results = await batches.upsert(who.tenant, collection, who.principal.subjects, who.actor, upserts)
-        return json_answer(rules.woven(parsed, results, rules.written))
+            # Without the interpreter's lock, so that it holds nobody up.
+            fingerprint = await asyncio.to_thread(_fingerprint, collection, body)
+            await idempotency.claim(who.tenant.slug, Once(who.principal.subject, key, fingerprint))
+
+        async def write(who: Caller, batch: Batch, hold: Hold) -> Written:
+            tenant_collection(who, collection)
+            bounds = Bounds(most, settings.max_shown_elements, who.tenant.collections[collection])
+            steps = bulk_items.upserts(batch, datetime.now(UTC), bounds, seed, hold)
+            parsed = await slices.run(steps, len(body))
+            parsed = [rules.keeping_ownership(item, who.principal) for item in parsed]
+            items = [item for item in parsed if isinstance(item, rules.UpsertItem)]
+            granter = await granting(documents, who, [item.uuid for item in items if item.grants])
+            tenant, principal = who.tenant, who.principal
+            upserts = [rules.upsert(item, tenant.slug, principal, granter(item.uuid), most) for item in items]
+            access = document_rules.access(principal, Role.WRITER)
+            manager = grant_rules.manager(principal, granter, grants_allowed(who))
+            writer = Writer(access, manager, who.actor)
+            async with turns.turn(who):
+                return parsed, await batches.upsert(tenant, collection, writer, upserts)
+
+        return json_answer(joined([part async for part in _parts(planned, write, rules.written)]))
 
     @routes.post("/grants:bulk")
     @tag(["grants"])
@@ -80,28 +109,74 @@ def blueprint(
 
         Items are applied in order; each has a result, as with documents.
         """
-        who = caller()
-        parsed = await asyncio.to_thread(rules.parse_grants, await _body(), datetime.now(UTC))
-        items = [item for item in parsed if isinstance(item, rules.GrantItem)]
-        granter = await granting(documents, who, [item.uuid for item in items])
-        changes = [rules.grant_change(item, who.tenant.slug, granter(item.uuid)) for item in items]
-        results = await batches.change_grants(who.tenant.slug, who.actor, changes)
-        forbidden = next((result for result in results if isinstance(result, Forbidden)), None)
-        if forbidden is not None:
+        body = await _body()
+        planned = await slices.run(bulk_items.batches(body), len(body))
+
+        async def write(who: Caller, batch: Batch, hold: Hold) -> Written:
+            parsed = await slices.run(bulk_items.grants(batch, datetime.now(UTC), hold), len(body))
+            items = [item for item in parsed if isinstance(item, rules.GrantItem)]
+            granter = await granting(documents, who, [item.uuid for item in items])
+            changes = [rules.grant_change(item, who.tenant.slug, granter(item.uuid)) for item in items]
+            manager = grant_rules.manager(who.principal, granter, grants_allowed(who))
+            results = await batches.change_grants(who.tenant.slug, manager, who.actor, changes)
+            tried.extend(result for result in results if isinstance(result, Forbidden))
+            return parsed, results
+
+        tried: list[Forbidden] = []
+        answer = joined([part async for part in _parts(planned, write, rules.granted)])
+        if tried:
             # The answer is 200, but somebody tried: once for the request, as with a single grant.
-            refused(forbidden)
-        return json_answer(rules.woven(parsed, results, rules.granted))
+            refused(tried[0])
+        return json_answer(answer)
 
     return routes
 
 
-async def _body() -> bytes:
-    if request.mimetype not in JSON:
-        raise UnsupportedMediaType(accepts=sorted(JSON))
-    return await request.get_data(cache=False, as_text=False, parse_form_data=False)
+async def _body() -> bytearray:
+    check_media_type(JSON)
+    return await read_body(bulk_items.WHOLE)
 
 
-def _fingerprint(collection: str, data: bytes) -> str:
+async def _parts(
+    planned: Sequence[Batch],
+    write: Callable[[Caller, Batch, Hold], Awaitable[Written]],
+    shown: Callable[[Any, Any], dict[str, Any]],
+) -> AsyncIterator[dict[str, Any]]:
+    """The answer to each batch. Before each but the first it is asked whether the sender may still go on.
+
+    Once somebody may not, or MongoDB is out of reach, that is the result of everything that is left.
+    """
+    hold = in_flight()
+    stopped: LivedocsError | None = None
+    for number, batch in enumerate(planned):
+        try:
+            if stopped is None:
+                who = await recheck() if number else caller()
+                before = hold.bytes
+                parsed, results = await write(who, batch, hold)
+                hold.shrink(hold.bytes - before)
+                stopped = next((result for result in results if isinstance(result, Unavailable)), None)
+                yield rules.woven(parsed, results, shown)
+                continue
+        except LivedocsError as error:
+            if not number:
+                # Nothing is done: it is the answer to the whole.
+                raise
+            stopped = error
+        left: list[Any] = [rules.Refused(stopped) for _ in batch.texts]
+        yield rules.woven(left, [], shown)
+
+
+def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The answer to the whole. Pure."""
+    return {
+        "succeeded": sum(part["succeeded"] for part in parts),
+        "failed": sum(part["failed"] for part in parts),
+        "results": [result for part in parts for result in part["results"]],
+    }
+
+
+def _fingerprint(collection: str, data: bytearray) -> str:
     """What tells the request from any other that might bear the same key."""
     digest = hashlib.sha256(f"bulk {collection}\n".encode())
     digest.update(data)

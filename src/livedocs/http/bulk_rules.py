@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4, uuid5
 
-from livedocs import extjson
 from livedocs.access.principal import Principal
-from livedocs.errors import BadRequest, InvalidDocument, InvalidJson, LivedocsError
+from livedocs.errors import (
+    BadRequest,
+    Conflict,
+    InvalidDocument,
+    InvalidJson,
+    LivedocsError,
+    TooManyGrants,
+)
 from livedocs.http import document_rules, grant_rules
-from livedocs.http.etags import Conditions, conditions, etag
-from livedocs.model import Grant, GrantKey, Role, parse_subject, parse_uuid
-from livedocs.store.batches import Changes, GrantChange, Granted, Upsert, UpsertState
-from livedocs.store.documents import Insert, Outcome
-from livedocs.store.grants import GrantState
-from livedocs.store.validation import validate
+from livedocs.http.etags import Conditions, conditions, entity_tag
+from livedocs.http.written import Written
+from livedocs.model import Grant, GrantKey, Role, parse_stored_subject, parse_subject, parse_uuid
+from livedocs.store.batches import Changes, GrantChange, Granted, Upsert, Upserted, UpsertState
+from livedocs.store.documents import Insert
+from livedocs.store.grant_book import GrantBook
+from livedocs.store.validation import size
 
 MOST = 1000
 """Items of one request."""
+
+MOST_GRANTS = 100
+"""Grants of one item; further ones go to `/v1/grants:bulk`."""
 
 # Of the name-based UUIDs (RFC 9562, 5.5) of items that have none of their own.
 _SEEDED = UUID("3c0b6c51-9c2f-4f53-9f0e-0f6f3ad0c1b7")
@@ -43,10 +52,11 @@ class UpsertItem:
     """One document that is to be written."""
 
     uuid: UUID
-    fields: Mapping[str, Any]
+    document: Written
     merge: bool
     conditions: Conditions
     grants: tuple[Wanted, ...]
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,74 +95,39 @@ def items_of(body: object) -> list[Any]:
     raise InvalidJson('The body must be an object with one member, "items", a list.')
 
 
-def parse_upserts(
-    data: bytes | str, now: datetime, max_bytes: int, seed: str | None = None
-) -> list[UpsertItem | Refused]:
-    """The items of the body of a request.
-
-    With a `seed` those without a UUID get one that follows from it and from their place, so that the same request
-    sent again writes the same documents.
-
-    Raises:
-        InvalidJson, BadRequest: there is no list of them to be had.
-    """
-    return [
-        _or_refused(item, partial(parse_upsert, now=now, max_bytes=max_bytes, spare=spare(seed, place)))
-        for place, item in enumerate(items_of(extjson.plain(data)))
-    ]
-
-
-def parse_line(line: bytes, now: datetime, max_bytes: int, spare: UUID) -> UpsertItem | Refused | None:
-    """The item on a line of an import; None for a blank one."""
-    if not line.strip():
-        return None
-    try:
-        item = extjson.plain(line)
-    except LivedocsError as error:
-        return Refused(error)
-    return _or_refused(item, partial(parse_upsert, now=now, max_bytes=max_bytes, spare=spare))
-
-
 def spare(seed: str | None, place: int) -> UUID:
     """The UUID of an item that names none: random, or what follows from the seed and its place."""
     return uuid4() if seed is None else uuid5(_SEEDED, f"{seed}\n{place}")
 
 
-def parse_grants(data: bytes | str, now: datetime) -> list[GrantItem | Refused]:
-    """The same for grants."""
-    return [_or_refused(item, partial(parse_grant, now=now)) for item in items_of(extjson.plain(data))]
-
-
-def _or_refused(item: object, parse: Callable[[object], Parsed]) -> Parsed | Refused:
-    """The item, or why it is refused: a value of it that is none of Extended JSON's is no matter of the others."""
-    try:
-        return parse(extjson.typed(item))
-    except LivedocsError as error:
-        try:
-            return Refused(error, parse_uuid(item.get("uuid")) if isinstance(item, Mapping) else None)
-        except LivedocsError:
-            return Refused(error)
-
-
-def parse_upsert(item: object, now: datetime, max_bytes: int, spare: UUID) -> UpsertItem:
-    """A document that is to be written; `spare` is its UUID if it names none.
+def parse_upsert(item: object, now: datetime, spare: UUID) -> UpsertItem:
+    """A document, checked (`written.writing`), that is to be written; `spare` is its UUID if it names none.
 
     Raises:
         LivedocsError: what a single write of it would be refused with.
     """
     members = _members(item, _ITEM)
     given, document, mode = members.get("uuid"), members.get("document"), members.get("mode", "replace")
-    uuid = spare if given is None else parse_uuid(given)
-    if not isinstance(document, Mapping):
+    if not isinstance(document, Written):
         raise InvalidDocument("An item has the member document, an object.", path="document")
+    named = document.given() if given is None else parse_uuid(given)
+    if named is None:
+        # There is no document that it could be.
+        document.check(None)
+    uuid = spare if named is None else named
     if mode not in ("replace", "merge"):
         raise BadRequest("mode is replace or merge.", path="mode")
-    validate(document, max_bytes=max_bytes)
     held = conditions(_text(members, "if_match"), _text(members, "if_none_match"))
     grants = members.get("grants", [])
     if not isinstance(grants, list):
         raise BadRequest("grants is a list.", path="grants")
-    return UpsertItem(uuid, document, mode == "merge", held, tuple(_wanted(grant, now) for grant in grants))
+    if len(grants) > MOST_GRANTS:
+        raise TooManyGrants(
+            f"An item has at most {MOST_GRANTS} grants, not {len(grants)}; send the others to /v1/grants:bulk.",
+            limit=MOST_GRANTS,
+        )
+    wanted = tuple(_wanted(grant, now) for grant in grants)
+    return UpsertItem(uuid, document.of(uuid), mode == "merge", held, wanted, size(document.fields))
 
 
 def parse_grant(item: object, now: datetime) -> GrantItem:
@@ -162,9 +137,10 @@ def parse_grant(item: object, now: datetime) -> GrantItem:
         LivedocsError: what a single change of it would be refused with.
     """
     members = _members(item, _GRANT | {"uuid"})
-    uuid, subject = parse_uuid(members.get("uuid")), parse_subject(members.get("subject"))
+    uuid = parse_uuid(members.get("uuid"))
     if "role" in members and members["role"] is None:
-        return GrantItem(uuid, subject, None, None)
+        return GrantItem(uuid, parse_stored_subject(members.get("subject")), None, None)
+    subject = parse_subject(members.get("subject"))
     wanted = _wanted({name: value for name, value in members.items() if name != "uuid"}, now)
     return GrantItem(uuid, subject, wanted.role, wanted.expires_at)
 
@@ -194,6 +170,27 @@ def _wanted(grant: object, now: datetime) -> Wanted:
     return Wanted(subject, role, expires_at)
 
 
+Held = TypeVar("Held", bound=UpsertItem | Refused | None)
+
+
+def keeping_ownership(item: Held, granter: Principal) -> Held | Refused:
+    """The item, or that it would leave what it may make without an owner that lasts.
+
+    Decided before anything is read: of a UUID that is unknown it could only be refused then, and of one that is
+    another's in another way, which would tell the two apart and leave nothing behind.
+    """
+    if not isinstance(item, UpsertItem) or grant_rules.ADMIN_SCOPE in granter.scopes:
+        return item
+    owners = {granter.subject}
+    for wanted in item.grants:
+        lasts = wanted.role is Role.OWNER and wanted.expires_at is None
+        owners = owners | {wanted.subject} if lasts else owners - {wanted.subject}
+        if not owners:
+            detail = "The grants of an item leave an owner that lasts; name another one before you lower your own."
+            return Refused(Conflict(detail), item.uuid)
+    return item
+
+
 def upsert(item: UpsertItem, tenant: str, principal: Principal, granter: Principal, max_bytes: int) -> Upsert:
     """The item for the store, with the rules of a single write and of single grants.
 
@@ -208,35 +205,40 @@ def upsert(item: UpsertItem, tenant: str, principal: Principal, granter: Princip
     def decide(state: UpsertState) -> Changes:
         if item.merge:
             decision: Any = document_rules.patch(
-                state.document, principal, item.fields, item.conditions, max_bytes=max_bytes
+                state.document, principal, item.document, item.conditions, max_bytes=max_bytes
             )
         else:
-            decision = document_rules.put(state.document, principal, item.fields, item.conditions)
-        held = list(state.grants.grants)
-        if isinstance(decision, Insert) and decision.owner is not None:
-            key = GrantKey(tenant, item.uuid, decision.owner)
-            held.append(Grant(key, Role.OWNER, None, principal.subject, state.grants.now))
-        grants = []
-        for wanted in item.grants:
-            key = GrantKey(tenant, item.uuid, wanted.subject)
-            now_held = GrantState(held, state.grants.now)
-            grant = grant_rules.put(now_held, granter, key, wanted.role, wanted.expires_at)
-            held = [other for other in held if other.key != key] + [grant]
-            grants.append(grant)
+            decision = document_rules.put(state.document, principal, item.document, item.conditions)
+        grants: list[Grant] = []
+        if state.grants is not None:
+            if isinstance(decision, Insert) and decision.owner is not None:
+                key = GrantKey(tenant, item.uuid, decision.owner)
+                state.grants.put(Grant(key, Role.OWNER, None, principal.subject, state.grants.now))
+            for wanted in item.grants:
+                key = GrantKey(tenant, item.uuid, wanted.subject)
+                grants.append(grant_rules.put(state.grants, granter, key, wanted.role, wanted.expires_at))
+                state.grants.put(grants[-1])
         return Changes(decision, grants)
 
-    return Upsert(item.uuid, decide)
+    subjects = tuple(wanted.subject for wanted in item.grants)
+    return Upsert(
+        item.uuid,
+        decide,
+        creates=item.conditions.if_match is None,
+        subjects=subjects,
+        bytes=item.bytes,
+    )
 
 
 def grant_change(item: GrantItem, tenant: str, principal: Principal) -> GrantChange:
     """The item for the store, with the rules of a single change."""
     key = GrantKey(tenant, item.uuid, item.subject)
 
-    def decide(state: GrantState) -> Grant | None:
+    def decide(book: GrantBook) -> Grant | None:
         if item.role is None:
-            grant_rules.remove(state, principal, key)
+            grant_rules.remove(book, principal, key)
             return None
-        return grant_rules.put(state, principal, key, item.role, item.expires_at)
+        return grant_rules.put(book, principal, key, item.role, item.expires_at)
 
     return GrantChange(key, decide)
 
@@ -270,10 +272,9 @@ def _refusal(error: LivedocsError) -> dict[str, Any]:
     return {**error.data, "status": error.status, "code": error.code, "detail": error.detail}
 
 
-def written(_item: UpsertItem, outcome: Outcome) -> dict[str, Any]:
+def written(_item: UpsertItem, result: Upserted) -> dict[str, Any]:
     """The result of a document that was written."""
-    tag = {"etag": etag(outcome.document)} if outcome.document is not None else {}
-    return {"status": 201 if outcome.created else 200, **tag}
+    return {"status": 201 if result.created else 200, "etag": entity_tag(result.version)}
 
 
 def granted(item: GrantItem, result: Granted) -> dict[str, Any]:

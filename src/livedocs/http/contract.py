@@ -51,6 +51,7 @@ CALLER: Errors = (
     e.NotFound,
     e.MethodNotAllowed,
     e.RateLimited,
+    e.TooManyBytes,
     e.Unavailable,
     e.AuthUnavailable,
 )
@@ -59,8 +60,17 @@ CALLER: Errors = (
 _BODY: Errors = (e.InvalidJson, e.PayloadTooLarge, e.UnsupportedMediaType)
 _DOCUMENT: Errors = (*_BODY, e.InvalidDocument, e.InvalidField, e.TooDeep, e.DocumentTooLarge)
 _PLACE: Errors = (e.InvalidUuid, e.UnknownCollection)
-_WRITE: Errors = (*_PLACE, *_DOCUMENT, e.Forbidden, e.Conflict, e.PreconditionFailed)
-_GRANT: Errors = (*_BODY, e.InvalidUuid, e.InvalidSubject, e.InvalidGrant, e.InvalidRole, e.Forbidden, e.Conflict)
+_WRITE: Errors = (*_PLACE, *_DOCUMENT, e.Forbidden, e.Ambiguous, e.Conflict, e.PreconditionFailed)
+_GRANT: Errors = (
+    *_BODY,
+    e.InvalidUuid,
+    e.InvalidSubject,
+    e.InvalidGrant,
+    e.InvalidRole,
+    e.TooManyGrants,
+    e.Forbidden,
+    e.Conflict,
+)
 # A service that is confined to collections has the scope in vain.
 _SCOPED: Errors = (e.InsufficientScope, e.Forbidden)
 
@@ -113,7 +123,7 @@ CONTRACTS: Mapping[str, Contract] = {
         headers=_KEY | _PREFER,
     ),
     "documents.read_document": Contract(
-        (*_PLACE, e.Forbidden, e.InvalidDocument, e.PreconditionFailed),
+        (*_PLACE, e.Forbidden, e.Ambiguous, e.InvalidDocument, e.PreconditionFailed, e.DocumentTooLarge),
         answer=_SHOWN,
         bodiless=_UNCHANGED,
         headers=_IF_MATCH,
@@ -129,7 +139,7 @@ CONTRACTS: Mapping[str, Contract] = {
         headers=_IF_MATCH | _PREFER,
     ),
     "documents.delete_document": Contract(
-        (*_PLACE, e.Forbidden, e.Conflict, e.PreconditionFailed), headers=_IF_MATCH
+        (*_PLACE, e.Forbidden, e.Ambiguous, e.PreconditionFailed, e.DocumentTooLarge), headers=_IF_MATCH
     ),
     "bulk.write_documents": Contract(
         (*_BODY, e.UnknownCollection, e.Forbidden, e.IdempotencyKeyReused),
@@ -174,8 +184,8 @@ CONTRACTS: Mapping[str, Contract] = {
         },
     ),
     "grants.list_grants": Contract(
-        (e.InvalidUuid, e.Forbidden),
-        answer={"uuid": _UUID, "grants": [_SET]},
+        (e.InvalidUuid, e.InvalidCursor, e.Forbidden),
+        answer={"uuid": _UUID, "grants": [_SET], "next": None},
         bodiless=_UNCHANGED,
         headers={"If-None-Match": _TAG},
     ),
@@ -186,16 +196,10 @@ CONTRACTS: Mapping[str, Contract] = {
             "subject": "user:bob",
             "allowed": True,
             "role": "reader",
-            "groups": {"source": "sockets", "names": ["staff"]},
+            "groups": {"source": "request", "names": ["staff"]},
             "rules": [{"rule": "subject", "applies": True, "member": True, "in_force": True, "grant": _SET}],
+            "rules_complete": True,
             "scopes": [],
-            "sockets": {
-                "complete": True,
-                "pending": [],
-                "in_room": 1,
-                "of_subject": 1,
-                "held": [{"subject": "user:bob", "since": "2026-01-02T03:04:05.678Z", "role": "reader"}],
-            },
         },
     ),
     "grants.set_grant": Contract(_GRANT, request={"role": "reader"}, answer=_SET, headers=_WAIT),
@@ -221,11 +225,12 @@ CONTRACTS: Mapping[str, Contract] = {
         },
     ),
     "transfers.transfer_ownership": Contract(
-        (*_BODY, e.InvalidUuid, e.InvalidSubject, e.InvalidRole, e.Forbidden, e.Conflict),
+        (*_BODY, e.InvalidUuid, e.InvalidSubject, e.InvalidRole, e.TooManyGrants, e.Forbidden, e.Conflict),
         request={"to": "user:bob", "keep": "writer"},
         answer={
             "uuid": _UUID,
-            "grants": [{**_SET, "role": "owner"}, {**_SET, "subject": "user:alice", "role": "writer"}],
+            "grants": [{**_SET, "subject": "user:alice", "role": "writer"}, {**_SET, "role": "owner"}],
+            "next": None,
         },
         headers={"Prefer": "`wait=SECONDS`: answer when every server process has applied it."},
     ),
@@ -261,7 +266,14 @@ CONTRACTS: Mapping[str, Contract] = {
         (*_SCOPED, *_BODY, e.Conflict),
         "livedocs:platform",
         request={"key": "uuid"},
-        answer={"collection": "orders", "key": "uuid", "without_uuid": 0},
+        answer={
+            "collection": "orders",
+            "key": "uuid",
+            "without_uuid": 3,
+            "not_streamed": {"binData 3": 2, "missing": 1},
+            "examined": 1200,
+            "complete": True,
+        },
     ),
     "admin_tenants.set_limits": Contract(
         (*_SCOPED, *_BODY),

@@ -1,4 +1,4 @@
-"""The cookies this server sets: the tokens of a session, and the login under way. Pure.
+"""The cookies this server sets: the tokens of a session, and the logins under way. Pure.
 
 All are HttpOnly and bound to this very host (RFC 6265bis, 4.1.3.2). The access token's name is decided in
 `access/credentials.py`, which reads it.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, unquote
 
-from livedocs.access.credentials import cookie_name, login_cookie_name
+from livedocs.access.credentials import Headers, cookie_name, cookie_names, login_cookie_name
 from livedocs.errors import TokenTooLarge
 
 _MOST_OCTETS = 4096
@@ -49,19 +49,19 @@ class Cookie:
 
 @dataclass(frozen=True, slots=True)
 class Cookies:
-    """The four of them.
+    """Their names and attributes.
 
     Attributes:
         access: the access token.
         refresh: the refresh token.
         session: a random name for the login, the same for all tokens that it gets one after the other.
-        login: the sealed attempt to log in. Lax, because the browser brings it along from the provider's site.
+        secure: whether the browser reaches this server over https.
     """
 
     access: Cookie
     refresh: Cookie
     session: Cookie
-    login: Cookie
+    secure: bool
 
     @classmethod
     def named(cls, *, secure: bool) -> Cookies:
@@ -71,8 +71,21 @@ class Cookies:
             access=Cookie(cookie_name(secure), "Strict", secure),
             refresh=Cookie(prefix + "livedocs_refresh", "Strict", secure),
             session=Cookie(login_cookie_name(secure), "Strict", secure),
-            login=Cookie(prefix + "livedocs_login", "Lax", secure),
+            secure=secure,
         )
+
+    def attempt(self, name: str) -> Cookie:
+        """That of one sealed attempt to log in. Lax, because the browser brings it from the provider's site."""
+        return Cookie(_attempt_prefix(self.secure) + name, "Lax", self.secure)
+
+    def attempts(self, headers: Headers) -> list[Cookie]:
+        """Those of the attempts that a request brings, the oldest first (RFC 6265, 5.4)."""
+        prefix = _attempt_prefix(self.secure)
+        return [Cookie(name, "Lax", self.secure) for name in cookie_names(headers) if name.startswith(prefix)]
+
+
+def _attempt_prefix(secure: bool) -> str:  # noqa: FBT001 - the one thing it depends on
+    return ("__Host-" if secure else "") + "livedocs_login_"
 
 
 def value_of(text: str) -> str:

@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import bson
+from bson import ObjectId
+from bson.errors import BSONError
 from quart import Blueprint, Response, request
-from quart_schema import document_request, document_response, tag
+from quart_schema import document_querystring, document_request, document_response, tag
 
 from livedocs import extjson
-from livedocs.errors import Forbidden, InvalidDocument, UnknownCollection
+from livedocs.errors import BadRequest, Forbidden, InvalidDocument, LivedocsError, UnknownCollection
 from livedocs.http import document_rules as rules
-from livedocs.http.bodies import MERGE_PATCH, MINIMAL, json_answer, parse_key, read_object, wants_minimal
+from livedocs.http.bodies import (
+    JSON,
+    MERGE_PATCH,
+    MINIMAL,
+    document_answer,
+    parse_key,
+    read_written,
+    wants_minimal,
+)
 from livedocs.http.caller import Caller, caller
-from livedocs.http.etags import Conditions, conditions, etag
+from livedocs.http.document_turns import DocumentTurns
+from livedocs.http.etags import Conditions, conditions, entity_tag, etag
 from livedocs.http.reference import media_type
-from livedocs.http.shapes import Document, MergePatch, NoBody
-from livedocs.model import parse_uuid
+from livedocs.http.shapes import Document, DocumentQuery, MergePatch, NoBody
+from livedocs.http.written import Written
+from livedocs.model import CollectionKey, Role, parse_uuid
 from livedocs.presentation import present
-from livedocs.store.documents import Decision, Documents, DocumentState, Outcome, Place
-from livedocs.store.replays import Once
-from livedocs.store.validation import RESERVED, validate
+from livedocs.store.documents import ANY, Access, Decision, Documents, DocumentState, Outcome, Place
+from livedocs.store.idempotency import Once
+from livedocs.store.shown import ShownDocument, version_of
+from livedocs.store.validation import CODEC, validate
+
+_LONGEST_ID = 4096
+_OBJECT_ID = re.compile(r"[0-9A-Fa-f]{24}\Z")
 
 
-def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
+def blueprint(documents: Documents, turns: DocumentTurns, max_bytes: int, max_elements: int) -> Blueprint:
     """The routes under `/v1/docs`.
 
     Args:
         documents: the store.
+        turns: at reading and writing it.
         max_bytes: most bytes of a document as BSON.
+        max_elements: most fields and items of arrays of one.
     """
+    writing = _Writing(documents, turns, max_bytes, max_elements)
     routes = Blueprint("documents", __name__, url_prefix="/v1/docs")
     path = "/<collection>/<uuid>"
 
@@ -52,21 +74,22 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
         """
         who = caller()
         tenant_collection(who, collection)
-        body = dict(await read_object())
-        given = body.pop("uuid", None)
-        uuid = uuid4() if given is None else parse_uuid(given)
-        validate(body, max_bytes=_largest(who, max_bytes), reserved=RESERVED)
-        place = Place(who.tenant, collection, uuid)
-        decide = partial(rules.create, principal=who.principal, fields=body)
+        sent = await writing.sent(who, collection)
+        given = sent.given()
+        place = Place(who.tenant, collection, given or uuid4())
+        decide = partial(rules.create, principal=who.principal, sent=sent)
+        access = rules.access(who.principal, Role.WRITER, Conditions())
         key = parse_key(_header("Idempotency-Key"))
         if key is None:
-            return await _change(place, decide)
-        once = Once(who.principal.subject, key, _fingerprint(collection, given, body))
-        outcome = await documents.create_once(place, who.principal.subjects, who.actor, decide, once)
-        return _created(place, outcome)
+            return await writing.change(place, access, decide)
+        once = Once(who.principal.subject, key, _fingerprint(collection, given, sent.fields))
+        async with turns.turn(who):
+            outcome = await documents.create_once(place, access, who.actor, decide, once)
+            return await _created(place, outcome)
 
     @routes.get(path)
     @tag(["documents"])
+    @document_querystring(DocumentQuery)
     @document_response(Document)
     async def read_document(collection: str, uuid: str) -> Response:
         """Read a document.
@@ -75,14 +98,16 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
         """
         who, place = _place(collection, uuid)
         wanted = _conditions()
-        state = await documents.read(place, who.principal.subjects)
-        document = rules.read(state, who.principal)
-        if wanted.not_modified(document):
-            return Response(b"", 304, {"ETag": etag(document)})
-        return _shown(place, document, 200)
+        async with turns.turn(who):
+            state = await documents.read(place, rules.access(who.principal, Role.READER))
+            document = rules.read(state, who.principal)
+            if wanted.not_modified(document):
+                return Response(b"", 304, {"ETag": etag(document)})
+            return await _shown(place, document, 200)
 
     @routes.put(path)
     @tag(["documents"])
+    @document_querystring(DocumentQuery)
     @document_request(Document)
     @document_response(Document)
     @document_response(Document, 201)
@@ -92,13 +117,14 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
         `If-Match` with an `ETag` replaces only that state of it; `If-None-Match: *` only creates.
         """
         who, place = _place(collection, uuid)
-        body = await read_object()
-        validate(body, max_bytes=_largest(who, max_bytes))
-        decide = partial(rules.put, principal=who.principal, fields=body, conditions=_conditions())
-        return await _change(place, decide)
+        sent = (await writing.sent(who, collection)).of(place.uuid)
+        wanted = _conditions()
+        decide = partial(rules.put, principal=who.principal, sent=sent, conditions=wanted)
+        return await writing.write(place, wanted, decide)
 
     @routes.patch(path)
     @tag(["documents"])
+    @document_querystring(DocumentQuery)
     @media_type("application/merge-patch+json")
     @document_request(MergePatch)
     @document_response(Document)
@@ -109,31 +135,64 @@ def blueprint(documents: Documents, max_bytes: int) -> Blueprint:
         The body is a JSON Merge Patch (RFC 7396): objects merge, null removes a field, everything else replaces.
         """
         who, place = _place(collection, uuid)
-        body = await read_object(MERGE_PATCH)
-        validate(body, max_bytes=_largest(who, max_bytes))
+        sent = (await writing.sent(who, collection, MERGE_PATCH)).of(place.uuid)
+        wanted = _conditions()
         decide = partial(
             rules.patch,
             principal=who.principal,
-            changes=body,
-            conditions=_conditions(),
+            sent=sent,
+            conditions=wanted,
             max_bytes=_largest(who, max_bytes),
         )
-        return await _change(place, decide)
+        return await writing.write(place, wanted, decide)
 
     @routes.delete(path)
     @tag(["documents"])
+    @document_querystring(DocumentQuery)
     @document_response(NoBody, 204)
     async def delete_document(collection: str, uuid: str) -> Response:
         """Delete a document. Its grants stay: other collections may have documents of the same UUID."""
         who, place = _place(collection, uuid)
-        return await _change(place, partial(rules.delete, principal=who.principal, conditions=_conditions()))
-
-    async def _change(place: Place, decide: Callable[[DocumentState], Decision]) -> Response:
-        who = caller()
-        outcome = await documents.change(place, who.principal.subjects, who.actor, decide)
-        return _answer(place, outcome)
+        decide = partial(rules.delete, principal=who.principal, conditions=_conditions())
+        return await writing.change(place, rules.access(who.principal, Role.WRITER), decide)
 
     return routes
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """What the routes that write have in common."""
+
+    documents: Documents
+    turns: DocumentTurns
+    max_bytes: int
+    max_elements: int
+
+    async def sent(self, who: Caller, collection: str, media_types: frozenset[str] = JSON) -> Written:
+        """The document, or merge patch, in the request."""
+        key = who.tenant.collections[collection]
+        return await read_written(key, _largest(who, self.max_bytes), self.max_elements, media_types)
+
+    async def write(
+        self, place: Place, wanted: Conditions, decide: Callable[[DocumentState], Decision]
+    ) -> Response:
+        """Write the document of that place, or make it; one that is named by its `_id` is not made."""
+        principal = caller().principal
+        if place.id is ANY:
+            return await self.change(place, rules.access(principal, Role.WRITER, wanted), decide)
+
+        def decide_existing(state: DocumentState) -> Decision:
+            rules.existing(state, principal)
+            return decide(state)
+
+        return await self.change(place, rules.access(principal, Role.WRITER), decide_existing)
+
+    async def change(self, place: Place, access: Access, decide: Callable[[DocumentState], Decision]) -> Response:
+        """Do what is decided, and answer with what has come of it."""
+        who = caller()
+        async with self.turns.turn(who):
+            outcome = await self.documents.change(place, access, who.actor, decide)
+            return await _answer(place, outcome)
 
 
 def tenant_collection(who: Caller, collection: str) -> None:
@@ -157,7 +216,26 @@ def _largest(who: Caller, setting: int) -> int:
 def _place(collection: str, uuid: str) -> tuple[Caller, Place]:
     who = caller()
     tenant_collection(who, collection)
-    return who, Place(who.tenant, collection, parse_uuid(uuid))
+    return who, Place(who.tenant, collection, parse_uuid(uuid), _identifier(who.tenant.collections[collection]))
+
+
+def _identifier(key: CollectionKey) -> Any:
+    """The `_id` in the query, which tells documents of one UUID apart; `ANY` without one."""
+    given = request.args.getlist("_id")
+    if not given:
+        return ANY
+    if key == "_id":
+        raise BadRequest("In this collection the UUID is the _id; leave _id out of the query.", parameter="_id")
+    if len(given) > 1 or len(given[0]) > _LONGEST_ID:
+        raise BadRequest(f"_id is one value of at most {_LONGEST_ID} characters.", parameter="_id")
+    try:
+        identifier = ObjectId(given[0]) if _OBJECT_ID.match(given[0]) else extjson.loads(given[0])
+        validate({"_id": identifier}, max_bytes=2 * _LONGEST_ID)
+        bson.encode({"_id": identifier}, codec_options=CODEC)
+    except (LivedocsError, BSONError, OverflowError, ValueError, TypeError) as error:
+        detail = 'The _id is Extended JSON, such as {"$oid": ".."}, 5 or "text"; an ObjectId may be bare.'
+        raise BadRequest(detail, parameter="_id") from error
+    return identifier
 
 
 def _conditions() -> Conditions:
@@ -170,34 +248,43 @@ def _header(name: str) -> str | None:
     return ", ".join(values) if values else None
 
 
-def _answer(place: Place, outcome: Outcome) -> Response:
+async def _answer(place: Place, outcome: Outcome) -> Response:
     if outcome.document is None:
         return Response(b"", 204)
     if not outcome.created:
-        return _shown(place, outcome.document, 200)
+        return await _shown(place, outcome.document, 200)
     location = f"/v1/docs/{place.collection}/{place.uuid}"
-    return _shown(place, outcome.document, 201, {"Location": location})
+    return await _shown(place, outcome.document, 201, {"Location": location})
 
 
-def _created(place: Place, outcome: Outcome) -> Response:
+async def _created(place: Place, outcome: Outcome) -> Response:
     """The answer to a creation that may have happened before, under the UUID it got then."""
     uuid = (outcome.document or {}).get(place.key, place.uuid)
-    answer = _answer(replace(place, uuid=uuid), outcome)
+    answer = await _answer(replace(place, uuid=uuid), outcome)
     if outcome.replayed:
         answer.headers["Idempotency-Replayed"] = "true"
     return answer
 
 
-def _fingerprint(collection: str, given: Any, fields: Mapping[str, Any]) -> str:
-    return hashlib.sha256(extjson.dumps([collection, given, fields])).hexdigest()
+def _fingerprint(collection: str, given: UUID | None, fields: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(extjson.dumps([collection, given]))
+    digest.update(bson.encode(fields, codec_options=CODEC))
+    return digest.hexdigest()
 
 
-def _shown(place: Place, document: Mapping[str, Any], status: int, more: dict[str, str] | None = None) -> Response:
-    headers = {"ETag": etag(document), **(more or {})}
+async def _shown(
+    place: Place, document: Mapping[str, Any], status: int, more: dict[str, str] | None = None
+) -> Response:
+    if isinstance(document, ShownDocument):
+        document.require()
+    # The driver has just decoded it, in this very turn of the loop.
+    await asyncio.sleep(0)
+    raw = bson.encode(document, codec_options=CODEC)
+    headers = {"ETag": entity_tag(version_of(raw)), **(more or {})}
     if request.method not in {"GET", "HEAD"} and wants_minimal():
         headers |= MINIMAL
         return Response(b"", 201 if status == 201 else 204, headers)
     try:
-        return json_answer(present(document, place.key, place.uuid), status, headers)
+        return await document_answer(present(document, place.key, place.uuid), len(raw), status, headers)
     except TypeError as error:
         raise InvalidDocument("The stored document has no JSON form.") from error

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import bson
-
 from livedocs.errors import BadRequest, PreconditionFailed
-from livedocs.store.validation import CODEC
+from livedocs.store.shown import version
 
 # With the empty elements of a list before it, which mean nothing (RFC 9110, 5.6.1.2).
 _TAG = re.compile(r'[ \t,]*(W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,[ \t,]*|\Z)')
+
+_LONGEST = 2**14
 
 Tags = frozenset[str] | Literal["*"]
 
 
 def etag(document: Mapping[str, Any]) -> str:
-    """The strong entity tag of a stored document: two documents have one only if their BSON is the same."""
-    return f'"{hashlib.sha256(bson.encode(document, codec_options=CODEC)).hexdigest()[:32]}"'
+    """The strong entity tag of a stored document.
+
+    Raises:
+        DocumentTooLarge: it is beyond what is shown.
+    """
+    return entity_tag(version(document))
+
+
+def entity_tag(of: str) -> str:
+    """The entity tag of a version of a document (`store.shown.version`)."""
+    return f'"{of}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,9 @@ def _matches(tags: Tags, document: Mapping[str, Any] | None) -> bool:
 
 
 def _tags(header: str, value: str, *, weak: bool) -> Tags:
+    if len(value) > _LONGEST:
+        # A header is no longer; an item of a bulk request could be.
+        raise BadRequest(f"{header} has at most {_LONGEST} characters.", header=header, limit=_LONGEST)
     if value.strip(" \t") == "*":
         return "*"
     tags, at = set(), 0

@@ -7,7 +7,7 @@ choose them could hide behind another request's, or have everything traced.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address, ip_network
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +15,7 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from livedocs import exchange, tracing
 from livedocs.exchange import Exchange
-from livedocs.http.caller import client_address
+from livedocs.http.caller import Proxies
 from livedocs.telemetry import Metrics, get_logger
 
 _log = get_logger(__name__)
@@ -26,10 +26,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 # What asks all the time whether the server is well; said only at the level `debug`.
 _PROBES = frozenset({"/healthz", "/readyz"})
 NO_ROUTE = "none"
+_REFUSED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
 class Exchanges:
@@ -37,23 +38,22 @@ class Exchanges:
 
     Args:
         app: serves.
-        trusted: addresses and networks of the proxies.
+        proxies: whose word about others is believed.
     """
 
-    def __init__(self, app: App, metrics: Metrics, trusted: tuple[str, ...]) -> None:
+    def __init__(self, app: App, metrics: Metrics, proxies: Proxies) -> None:
         self._app = app
         self._metrics = metrics
-        self._trusted = trusted
-        self._networks = [ip_network(network, strict=False) for network in trusted]
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        made = self._open(scope)
+        peer = scope["client"][0] if scope.get("client") else ""
+        made = self._open(scope, peer)
         exchange.begin(made)
-        made.address = self._address(scope)
         if scope["type"] == "http":
             with bound_contextvars(**made.ids):
                 await self._serve(made, scope, receive, send)
@@ -69,30 +69,26 @@ class Exchanges:
             if not made.goes_on:
                 self._say(made)
 
-    def _open(self, scope: Scope) -> Exchange:
-        if not self._is_trusted(scope):
-            return Exchange(exchange.new_id())
+    def _open(self, scope: Scope, peer: str) -> Exchange:
+        if not self._proxies.trusts(peer):
+            return Exchange(exchange.new_id(), address=peer)
         headers = _last_of_each(scope)
+        forwarded = [
+            value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"
+        ]
         return Exchange(
             exchange.id_from(headers.get(b"x-request-id")),
             tracing.parse_traceparent(headers.get(b"traceparent", "")),
+            address=self._proxies.client(peer, forwarded),
         )
 
-    def _is_trusted(self, scope: Scope) -> bool:
-        if not self._networks:
-            return False
-        try:
-            address = ip_address(scope["client"][0])
-        except (ValueError, TypeError, KeyError):
-            return False
-        return any(address in network for network in self._networks)
-
     async def _serve(self, made: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        method = scope["method"] if scope["method"] in METHODS else "OTHER"
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 made.status = message["status"]
+                made.identified()
                 # A refusal of the sockets has it already.
                 headers = [header for header in message.get("headers", ()) if header not in made.headers]
                 message = {**message, "headers": [*headers, *made.headers]}
@@ -109,7 +105,9 @@ class Exchanges:
                 self._say(made, method)
 
     def _say(self, made: Exchange, method: str = "GET") -> None:
-        say = _log.debug if made.route in _PROBES else _log.info
+        # What is refused before it comes to a route would fill the log; the metrics count it.
+        refused = not made.route and made.status in _REFUSED
+        say = _log.debug if made.route in _PROBES or refused else _log.info
         known = {"tenant": made.tenant, "socket": made.socket, "reason": made.reason}
         say(
             "request",
@@ -120,13 +118,6 @@ class Exchanges:
             address=made.address,
             **{name: value for name, value in known.items() if value is not None},
         )
-
-    def _address(self, scope: Scope) -> str:
-        peer = scope["client"][0] if scope.get("client") else ""
-        forwarded = [
-            value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"
-        ]
-        return client_address(peer, forwarded, self._trusted)
 
 
 def _last_of_each(scope: Scope) -> Mapping[bytes, str]:

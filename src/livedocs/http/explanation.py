@@ -42,7 +42,8 @@ class Explanation:
     Attributes:
         decision: what the grants that certainly count allow.
         rules: every grant that counts or could, those of the subject itself first.
-        scopes: OAuth scopes that let the subject in beside the grants, should its token hold one.
+        scopes: OAuth scopes that the subject is known to hold and that count beside the grants, each with what it
+            means.
     """
 
     decision: Allowed | Denied
@@ -50,19 +51,34 @@ class Explanation:
     scopes: Sequence[tuple[str, str]]
 
 
-def explain(grants: Iterable[Grant], subject: str, groups: frozenset[str] | None, now: datetime) -> Explanation:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is known of a subject beside its name, which its token alone says for sure.
+
+    Attributes:
+        groups: without their prefix; None when they are not known.
+        scopes: empty when they are not known.
+        confined: whether it is a service that is confined to some collections.
+    """
+
+    groups: frozenset[str] | None = None
+    scopes: frozenset[str] = frozenset()
+    confined: bool = False
+
+
+def explain(grants: Iterable[Grant], subject: str, held: Held, now: datetime) -> Explanation:
     """Why the subject may, or may not.
 
     Args:
         grants: every grant of the UUID.
         subject: as grants name it.
-        groups: of the subject, without their prefix; None when they are not known.
+        held: what is known of the subject.
         now: the moment, aware UTC.
     """
-    rules = [rule for grant in grants if (rule := _rule(grant, subject, groups, now)) is not None]
+    rules = [rule for grant in grants if (rule := _rule(grant, subject, held.groups, now)) is not None]
     rules.sort(key=lambda rule: ("subject", "group", "tenant").index(rule.kind))
     counting = [rule.grant for rule in rules if rule.member]
-    return Explanation(decide(counting, now), rules, _scopes(subject))
+    return Explanation(decide(counting, now), rules, _scopes(subject, held))
 
 
 def _rule(grant: Grant, subject: str, groups: frozenset[str] | None, now: datetime) -> Rule | None:
@@ -77,12 +93,13 @@ def _rule(grant: Grant, subject: str, groups: frozenset[str] | None, now: dateti
     return None
 
 
-def _scopes(subject: str) -> Sequence[tuple[str, str]]:
+def _scopes(subject: str, held: Held) -> Sequence[tuple[str, str]]:
+    """The scopes that count for such a subject, of those that it holds."""
+    counting: list[tuple[str, str]] = []
     if subject.startswith("client:"):
-        return (
-            (WRITE_SCOPE, "reads and writes every document of the tenant over HTTP, with or without a grant"),
-            (ADMIN_SCOPE, "manages every grant of the tenant"),
-        )
-    if subject.startswith("user:"):
-        return ((ADMIN_SCOPE, "manages every grant of the tenant, its own too"),)
-    return ()
+        documents = "of the collections it is confined to" if held.confined else "of the tenant"
+        counting.append((WRITE_SCOPE, f"reads and writes every document {documents} over HTTP, grants or not"))
+    # A confined service has it in vain.
+    if subject.startswith(("client:", "user:")) and not held.confined:
+        counting.append((ADMIN_SCOPE, "manages every grant of the tenant, its own too"))
+    return [(scope, means) for scope, means in counting if scope in held.scopes]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from uuid import UUID
 
-from livedocs.access.acl import Allowed, decide
-from livedocs.access.ownership import ownership
 from livedocs.access.principal import Principal
 from livedocs.errors import Conflict, Forbidden, InvalidGrant, InvalidRole, NotFound
 from livedocs.http.document_rules import WRITE_SCOPE
 from livedocs.http.times import parse_rfc3339
 from livedocs.model import Grant, GrantKey, Role
-from livedocs.store.grants import GrantState
+from livedocs.store.grant_book import GrantBook
+from livedocs.store.grant_reads import Manager
 
 ADMIN_SCOPE = "livedocs:admin"
 """Its holder manages every grant of the tenant."""
@@ -52,30 +52,49 @@ def _end(value: object, now: datetime) -> datetime | None:
     return _milliseconds(end)
 
 
-def listing(state: GrantState, principal: Principal) -> Sequence[Grant]:
-    """Every grant of the UUID, for those who manage it.
+def manager(principal: Principal, granter: Callable[[UUID], Principal], most: int) -> Manager:
+    """Who wants to see or change grants, for the store.
+
+    Args:
+        principal: the caller.
+        granter: as whom it manages the grants of each UUID.
+        most: grants that a UUID may have.
+    """
+
+    def require(book: GrantBook) -> None:
+        require_manager(book, granter(book.uuid))
+
+    return Manager(principal.subjects, require, _sets_first_grants(principal), most)
+
+
+def require_manager(book: GrantBook, principal: Principal) -> None:
+    """Let pass an owner, an administrator of the tenant, and a service that sets a UUID's very first grant.
 
     Raises:
-        Forbidden: the caller does not, or the UUID does not exist.
+        Forbidden: the caller is none of these, or the UUID does not exist.
     """
-    _require_manager(state, principal)
-    return state.grants
+    if ADMIN_SCOPE in principal.scopes or book.owned_by_caller:
+        return
+    if book.total != 0 or not _sets_first_grants(principal):
+        raise Forbidden
 
 
-def put(state: GrantState, principal: Principal, key: GrantKey, role: Role, expires_at: datetime | None) -> Grant:
+def put(book: GrantBook, principal: Principal, key: GrantKey, role: Role, expires_at: datetime | None) -> Grant:
     """The grant to put into force.
 
     Raises:
         Forbidden: the caller does not manage the UUID's grants, or the UUID does not exist.
+        TooManyGrants: the UUID has as many as it may have, and the subject none.
         Conflict: nobody would be left to manage them.
     """
-    _require_manager(state, principal)
-    grant = Grant(key, role, expires_at, principal.subject, _milliseconds(state.now))
-    _keep_an_owner(state, principal, [*_others(state, key), grant])
+    require_manager(book, principal)
+    book.require_room(key.subject)
+    grant = Grant(key, role, expires_at, principal.subject, _milliseconds(book.now))
+    _keep_an_owner(book, principal, key, grant)
     return grant
 
 
-def remove(state: GrantState, principal: Principal, key: GrantKey) -> None:
+def remove(book: GrantBook, principal: Principal, key: GrantKey) -> None:
     """Let the grant be taken away.
 
     Raises:
@@ -83,33 +102,21 @@ def remove(state: GrantState, principal: Principal, key: GrantKey) -> None:
         NotFound: there is no such grant.
         Conflict: nobody would be left to manage them.
     """
-    _require_manager(state, principal)
-    others = _others(state, key)
-    if len(others) == len(state.grants):
+    require_manager(book, principal)
+    if book.get(key.subject) is None:
         raise NotFound("The subject has no grant on this UUID.")
-    _keep_an_owner(state, principal, others)
+    _keep_an_owner(book, principal, key, None)
 
 
-def _require_manager(state: GrantState, principal: Principal) -> None:
-    """Let pass an owner, an administrator of the tenant, and a service that sets a UUID's very first grant."""
-    if ADMIN_SCOPE in principal.scopes:
-        return
-    if not state.grants and principal.is_service and WRITE_SCOPE in principal.scopes:
-        return
-    own = [grant for grant in state.grants if grant.key.subject in principal.subjects]
-    if not isinstance(decide(own, state.now, needs=Role.OWNER), Allowed):
-        raise Forbidden
+def _sets_first_grants(principal: Principal) -> bool:
+    return principal.is_service and WRITE_SCOPE in principal.scopes
 
 
-def _others(state: GrantState, key: GrantKey) -> list[Grant]:
-    return [grant for grant in state.grants if grant.key != key]
-
-
-def _keep_an_owner(state: GrantState, principal: Principal, after: Sequence[Grant]) -> None:
+def _keep_an_owner(book: GrantBook, principal: Principal, key: GrantKey, grant: Grant | None) -> None:
     """Refuse to leave a UUID without an owner, or with none that lasts, where it has one."""
     if ADMIN_SCOPE in principal.scopes:
         return
-    if ownership(after, state.now) < ownership(state.grants, state.now):
+    if book.ownership_after(key.subject, grant) < book.ownership:
         raise Conflict("The UUID would be left without an owner; name another one first.")
 
 

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-
 from quart import Blueprint, Response
 from quart_schema import document_response, tag
 
 from livedocs.errors import Unavailable
 from livedocs.http.bodies import json_answer
+from livedocs.http.probes import Probes
 from livedocs.http.problems import problem
 from livedocs.http.shapes import Health, Readiness
-from livedocs.telemetry import get_logger
-
-_log = get_logger(__name__)
-
-Probes = Mapping[str, Callable[[], Awaitable[bool]]]
-
-# Seconds for all probes together; an orchestrator asks every few seconds and gives up soon.
-_PATIENCE = 4.0
 
 
 def blueprint(probes: Probes) -> Blueprint:
-    """`/healthz` and `/readyz`.
+    """`/healthz` and `/readyz`; both say what is known, and ask nobody.
 
     Args:
-        probes: by name, what must be so for the server to be of use.
+        probes: what must be so for the server to be of use.
     """
     routes = Blueprint("health", __name__)
 
@@ -42,22 +32,14 @@ def blueprint(probes: Probes) -> Blueprint:
     @document_response(Readiness)
     async def ready() -> Response:
         """Everything the server needs is there."""
-        results = await asyncio.gather(*(_ask(name, probe) for name, probe in probes.items()))
-        checks = dict(zip(probes, results, strict=True))
-        if all(results):
-            return json_answer({"ready": True, "checks": checks})
+        state = probes.state()
+        age = None if state.age is None else round(state.age, 1)
+        checks = dict(state.checks)
+        if state.ready:
+            return json_answer({"ready": True, "checks": checks, "age": age})
         failing = [name for name, good in checks.items() if not good]
-        answer = problem(Unavailable(f"Not ready: {', '.join(failing)}.", retry_after=2), checks=checks)
+        missing = ", ".join(failing) or "nothing has been asked for too long"
+        answer = problem(Unavailable(f"Not ready: {missing}.", retry_after=2), checks=checks, age=age)
         return Response(answer.body, answer.status, answer.headers)
 
     return routes
-
-
-async def _ask(name: str, probe: Callable[[], Awaitable[bool]]) -> bool:
-    """The probe's answer; one that fails or takes too long has said no."""
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            return await probe()
-    except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is no
-        _log.warning("probe_failed", probe=name, error=type(error).__name__)
-        return False

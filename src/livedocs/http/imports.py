@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_response, tag
 
-from livedocs.access.authenticate import TenantLookup
-from livedocs.errors import (
-    BadRequest,
-    DocumentTooLarge,
-    Forbidden,
-    InvalidToken,
-    TenantSuspended,
-    Unavailable,
-    UnsupportedMediaType,
-)
+from livedocs import slices
+from livedocs.access.budgets import Hold
+from livedocs.access.principal import Principal
+from livedocs.config import Settings
+from livedocs.errors import BadRequest, DocumentTooLarge, LivedocsError, RateLimited, Unavailable
+from livedocs.http import backpressure, bulk_items, document_rules, grant_rules
 from livedocs.http import bulk_rules as rules
-from livedocs.http import pacing
-from livedocs.http.bodies import json_answer, parse_key
+from livedocs.http.bodies import check_media_type, document_limit, in_flight, json_answer, parse_key
+from livedocs.http.bulk_items import Batch, Bounds, Load
 from livedocs.http.caller import Caller, caller
 from livedocs.http.confinement import granting
 from livedocs.http.documents import tenant_collection
+from livedocs.http.freshness import recheck
 from livedocs.http.shapes import ImportDone, ImportPosition, ImportQuery
-from livedocs.store.batches import MOST, Batches
+from livedocs.model import Role
+from livedocs.store.batches import Batches, Writer
 from livedocs.store.documents import Documents
-from livedocs.store.replays import Once, Replays
+from livedocs.store.idempotency import IdempotencyKeys, Once
+from livedocs.telemetry import Metrics
 
 MEDIA_TYPES = frozenset({"application/x-ndjson", "application/jsonl"})
-_BATCH_BYTES = 4 * 2**20
-_SILENCE = 30.0
+SILENCE = 30.0
+"""Seconds that an import may be waited for, beyond those that `SLOWEST` allows for what it has brought."""
+SLOWEST = 1024
+"""Bytes a second that an import brings at least: one that trickles would stay for ever."""
 _MOST_ERRORS = 100
+_RETRY_AFTER = 5.0
 
 
 @dataclass
@@ -63,18 +66,56 @@ class _Report:
             self.lines += 1
 
 
+class Running:
+    """The imports that are under way in this process, by user and tenant: each holds a connection and a buffer."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._per_user = settings.max_imports_per_user
+        self._per_tenant = settings.max_imports_per_tenant
+        self._metrics = metrics
+        self._users: Counter[tuple[str, str]] = Counter()
+        self._tenants: Counter[str] = Counter()
+
+    @contextmanager
+    def one_more(self, principal: Principal) -> Iterator[None]:
+        """An import, for as long as it takes.
+
+        Raises:
+            RateLimited: its user or tenant has as many as allowed.
+        """
+        tenant, user = principal.tenant, (principal.tenant, principal.subject)
+        if self._users[user] >= self._per_user:
+            self._refuse("user", self._per_user)
+        if self._tenants[tenant] >= self._per_tenant:
+            self._refuse("tenant", self._per_tenant)
+        self._users[user] += 1
+        self._tenants[tenant] += 1
+        try:
+            yield
+        finally:
+            # No zeros: these are as large as what they count.
+            self._users -= Counter({user: 1})
+            self._tenants -= Counter({tenant: 1})
+
+    def _refuse(self, scope: str, limit: int) -> None:
+        self._metrics.limits_hit.labels("imports", scope).inc()
+        detail = f"This {scope} has {limit} imports under way, the most there may be; wait for one to end."
+        raise RateLimited(detail, retry_after=_RETRY_AFTER, limit=f"imports per {scope}")
+
+
 def blueprint(
-    batches: Batches, documents: Documents, replays: Replays, max_bytes: int, tenants: TenantLookup
+    batches: Batches, documents: Documents, idempotency: IdempotencyKeys, settings: Settings, metrics: Metrics
 ) -> Blueprint:
     """`/v1/docs/{collection}:import`.
 
     Args:
         batches: the store's writes of many items.
         documents: the store's documents.
-        replays: remembers how far an import has come.
-        max_bytes: most bytes of a document as BSON.
-        tenants: as they are now; an import may take longer than a tenant's good standing.
+        idempotency: remembers how far an import has come.
+        settings: `max_document_bytes`, `max_shown_elements`, `max_grants_per_uuid`, `max_imports_*`.
+        metrics: `limits_hit`.
     """
+    running = Running(settings, metrics)
     routes = Blueprint("imports", __name__, url_prefix="/v1/docs")
 
     @routes.get("/<collection>:import")
@@ -85,7 +126,7 @@ def blueprint(
         who, once = _import(collection)
         if once is None:
             raise BadRequest("Name the import with an Idempotency-Key.")
-        return json_answer({"lines": await replays.position(who.tenant.slug, once)})
+        return json_answer({"lines": await idempotency.position(who.tenant.slug, once)})
 
     @routes.post("/<collection>:import")
     @tag(["documents"])
@@ -100,29 +141,49 @@ def blueprint(
         the first 100 lines that were refused; a refusal of the whole has `lines`, what was done before it.
         """
         who, once = _import(collection)
-        if request.mimetype not in MEDIA_TYPES:
-            raise UnsupportedMediaType(accepts=sorted(MEDIA_TYPES))
+        check_media_type(MEDIA_TYPES)
         report = _Report(_first(request.args.get("first")))
         if once is not None:
-            await replays.claim(who.tenant.slug, once)
-        most = who.limit("max_document_bytes", max_bytes)
-        async for lines in _batches(_chunks(), 3 * most + 65536, report):
-            _still_welcome(who, collection, tenants, report)
-            parsed = await asyncio.to_thread(_parse, lines, report.lines, most, _seed(who, collection, once))
-            items = [item for item in parsed if isinstance(item, rules.UpsertItem)]
-            granter = await granting(documents, who, [item.uuid for item in items if item.grants])
-            upserts = [
-                rules.upsert(item, who.tenant.slug, who.principal, granter(item.uuid), most) for item in items
-            ]
-            results = await batches.upsert(who.tenant, collection, who.principal.subjects, who.actor, upserts)
-            gone = next((result for result in results if isinstance(result, Unavailable)), None)
-            if gone is not None:
-                # Some of the batch may be written; sent again it writes the same.
-                raise Unavailable(gone.detail, retry_after=gone.retry_after, lines=report.lines)
-            report.add(_results(parsed, results))
-            if once is not None:
-                await replays.advance(who.tenant.slug, once, report.lines)
+            await idempotency.claim(who.tenant.slug, once)
+        most = who.limit("max_document_bytes", settings.max_document_bytes)
+        seed = _seed(who, collection, once)
+        with running.one_more(who.principal):
+            try:
+                async for batch in _batches(_chunks(), document_limit(most, 0).bytes, report.lines, in_flight()):
+                    await write(collection, batch, most, seed, report)
+                    if once is not None:
+                        await idempotency.advance(who.tenant.slug, once, report.lines)
+            except LivedocsError as error:
+                error.data["lines"] = report.lines
+                raise
         return json_answer(report.members)
+
+    async def write(collection: str, batch: Batch, most: int, seed: str | None, report: _Report) -> None:
+        # Nothing else here need wait for anything: thousands of blank lines would keep everybody waiting.
+        await asyncio.sleep(0)
+        # An import may outlive its token, its sender's groups and the tenant's good standing.
+        who = await recheck()
+        tenant_collection(who, collection)
+        hold, elements = in_flight(), settings.max_shown_elements
+        before = hold.bytes
+        bounds = Bounds(most, elements, who.tenant.collections[collection])
+        steps = bulk_items.lines(batch, datetime.now(UTC), bounds, seed, hold)
+        parsed = await slices.run(steps, sum(map(len, batch.texts)))  # type: ignore[arg-type]  # all are lines
+        parsed = [rules.keeping_ownership(item, who.principal) for item in parsed]
+        items = [item for item in parsed if isinstance(item, rules.UpsertItem)]
+        granter = await granting(documents, who, [item.uuid for item in items if item.grants])
+        upserts = [rules.upsert(item, who.tenant.slug, who.principal, granter(item.uuid), most) for item in items]
+        access = document_rules.access(who.principal, Role.WRITER)
+        manager = grant_rules.manager(
+            who.principal, granter, who.limit("max_grants_per_uuid", settings.max_grants_per_uuid)
+        )
+        results = await batches.upsert(who.tenant, collection, Writer(access, manager, who.actor), upserts)
+        gone = next((result for result in results if isinstance(result, Unavailable)), None)
+        if gone is not None:
+            # Some of the batch may be written; sent again it writes the same.
+            raise Unavailable(gone.detail, retry_after=gone.retry_after)
+        hold.shrink(hold.bytes - before)
+        report.add(_results(parsed, results))
 
     return routes
 
@@ -146,61 +207,49 @@ def _first(text: str | None) -> int:
     return int(text)
 
 
-def _still_welcome(who: Caller, collection: str, tenants: TenantLookup, report: _Report) -> None:
-    """An import may outlive its token and its tenant's good standing; what they allowed it must not."""
-    tenant = tenants.get(who.tenant.slug)
-    if tenant is None or not tenant.active:
-        raise TenantSuspended(lines=report.lines)
-    confined_to = tenant.confines(who.principal.subject)
-    if confined_to is not None and collection not in confined_to:
-        raise Forbidden("This service is confined to other collections.", lines=report.lines)
-    if who.principal.expires_at <= datetime.now(UTC):
-        raise InvalidToken(lines=report.lines)
-
-
 async def _chunks() -> AsyncIterator[bytes]:
-    """The body as it comes; what was taken makes room for more."""
-    pace: pacing.Pace = cast("dict[str, Any]", request.scope)[pacing.KEY]
-    body = aiter(request.body)
+    """The body as it comes. Only the time that is spent waiting for it counts."""
+    chunks, patience = backpressure.chunks(), SILENCE
+    clock = asyncio.get_running_loop().time
     while True:
+        began = clock()
         try:
-            async with asyncio.timeout(_SILENCE):
-                chunk = await anext(body)
+            async with asyncio.timeout(patience):
+                chunk = await anext(chunks)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise BadRequest("Nothing has come for too long.") from None
-        pace.taken(len(chunk))
+            detail = f"An import brings at least {SLOWEST} bytes a second. Send the rest with `first`: `lines`."
+            raise BadRequest(detail, limit=SLOWEST) from None
+        patience = min(SILENCE, patience - (clock() - began) + len(chunk) / SLOWEST)
         yield chunk
 
 
-async def _batches(chunks: AsyncIterator[bytes], longest: int, report: _Report) -> AsyncIterator[list[bytes]]:
-    """Lines in batches that a transaction and the memory can hold."""
-    rest, lines, size = b"", list[bytes](), 0
+async def _batches(chunks: AsyncIterator[bytes], longest: int, first: int, hold: Hold) -> AsyncIterator[Batch]:
+    """Lines in batches that a transaction and the memory can hold; what waits counts as in flight."""
+    rest, lines, load = bytearray(), list[bytes](), Load()
     async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            lines.append(line)
-            size += len(line)
-            if len(lines) == MOST or size >= _BATCH_BYTES:
-                yield lines
-                lines, size = [], 0
+        hold.grow(len(chunk))
+        rest += chunk
+        if b"\n" in chunk:
+            *whole, rest = rest.split(b"\n")
+            for line in whole:
+                if not await slices.run(load.takes(line), len(line)):
+                    yield Batch(first, lines)
+                    hold.shrink(sum(map(len, lines)) + len(lines))
+                    first, lines = first + len(lines), []
+                lines.append(bytes(line))
+        if load.full:
+            yield Batch(first, lines)
+            hold.shrink(sum(map(len, lines)) + len(lines))
+            first, lines = first + len(lines), []
+            load.begin()
         if len(rest) > longest:
-            raise DocumentTooLarge("A line is too long.", lines=report.lines)
+            raise DocumentTooLarge(f"A line has at most {longest} bytes.", limit=longest)
     if rest:
-        lines.append(rest)
+        lines.append(bytes(rest))
     if lines:
-        yield lines
-
-
-def _parse(lines: Sequence[bytes], first: int, most: int, seed: str | None) -> list[Any]:
-    now = datetime.now(UTC)
-    if first == 0:
-        # A file's byte order mark (RFC 8259, 8.1, lets us pass over it).
-        lines = [lines[0].removeprefix(codecs.BOM_UTF8), *lines[1:]]
-    return [
-        rules.parse_line(line, now, most, rules.spare(seed, first + place)) for place, line in enumerate(lines)
-    ]
+        yield Batch(first, lines)
 
 
 def _results(parsed: Sequence[Any], results: Sequence[Any]) -> list[dict[str, Any]]:

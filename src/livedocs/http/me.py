@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -18,12 +16,11 @@ from livedocs.errors import InvalidCursor
 from livedocs.http.bodies import json_answer
 from livedocs.http.caller import caller
 from livedocs.http.documents import tenant_collection
-from livedocs.http.paging import page_limit
+from livedocs.http.pagination import page_limit
 from livedocs.http.shapes import Me, MyDocuments, MyDocumentsQuery
 from livedocs.http.times import rfc3339
-from livedocs.model import Grant
 from livedocs.store.documents import Documents
-from livedocs.store.grants import Grants
+from livedocs.store.grants import Grants, Held
 
 
 def blueprint(grants: Grants, documents: Documents) -> Blueprint:
@@ -56,15 +53,15 @@ def blueprint(grants: Grants, documents: Documents) -> Blueprint:
         """The UUIDs the caller has a grant on, in their order.
 
         `next` is the `cursor` of the next page, null on the last one. With `collection`, only those that have a
-        document there: a page may then hold fewer than `limit`, and even none, though another one follows.
+        document there. A page may hold fewer than `limit`, and even none, though another one follows.
         """
         who = caller()
         collection = request.args.get("collection")
         if collection is not None:
             tenant_collection(who, collection)
         limit, after = page_limit(request.args.get("limit")), parse_cursor(request.args.get("cursor"))
-        held = await grants.of_subjects(who.tenant.slug, who.principal.subjects, after=after, limit=limit + 1)
-        found = page(held, limit, datetime.now(UTC))
+        held = await grants.of_subjects(who.tenant.slug, who.principal.subjects, after=after, limit=limit)
+        found = page(held, datetime.now(UTC))
         if collection is not None:
             there = await documents.having(
                 who.tenant, collection, [UUID(one["uuid"]) for one in found["documents"]]
@@ -75,15 +72,14 @@ def blueprint(grants: Grants, documents: Documents) -> Blueprint:
     return routes
 
 
-def page(held: Sequence[Grant], limit: int, now: datetime) -> dict[str, Any]:
-    """One page of grants sorted by UUID: at most `limit` UUIDs, with the highest role in force on each. Pure."""
-    by_uuid = [(uuid, list(group)) for uuid, group in groupby(held, lambda grant: grant.key.uuid)]
+def page(held: Held, now: datetime) -> dict[str, Any]:
+    """One page of UUIDs, with the highest role in force on each. Pure."""
     documents = []
-    for uuid, group in by_uuid[:limit]:
+    for uuid, group in held.grants:
         decision = decide(group, now)
         if isinstance(decision, Allowed):
             documents.append({"uuid": str(uuid), "role": decision.role.label})
-    return {"documents": documents, "next": cursor(by_uuid[limit - 1][0]) if len(by_uuid) > limit else None}
+    return {"documents": documents, "next": cursor(held.grants[-1][0]) if held.more else None}
 
 
 def cursor(uuid: UUID) -> str:

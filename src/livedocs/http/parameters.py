@@ -38,6 +38,7 @@ IN_QUERY: Mapping[str, str] = {
     "action": "Only what was done in this way.",
     "since": "From this time on (RFC 3339).",
     "until": "Up to this time, it left out (RFC 3339).",
+    "_id": "Of several documents of one UUID, the one with this `_id`: Extended JSON, or a bare ObjectId.",
     "first": "The number of the first line that is sent, counted from 0.",
     "data": "What becomes of the documents; `keep` when absent.",
     "confirm": "The `code` of the first step.",

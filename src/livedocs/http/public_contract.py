@@ -91,6 +91,7 @@ PUBLIC: Mapping[str, PublicContract] = {
             e.TenantSuspended,
             e.RateLimited,
             e.AuthUnavailable,
+            e.Unavailable,
         ),
         answer=_SESSION,
         schema=_SESSION_SCHEMA,
@@ -124,7 +125,7 @@ PUBLIC: Mapping[str, PublicContract] = {
     "health.ready": PublicContract(
         "health",
         (e.Unavailable,),
-        answer={"ready": True, "checks": {"mongodb": True, "stream": True, "oauth": True}},
+        answer={"ready": True, "checks": {"mongodb": True, "stream": True, "introspection": True}, "age": 0.7},
     ),
 }
 

@@ -20,7 +20,6 @@ from livedocs.access.credentials import cookie_name
 from livedocs.config import Settings
 from livedocs.errors import LivedocsError
 from livedocs.http import asyncapi
-from livedocs.http.bodies import json_answer
 from livedocs.http.contract import CONTRACTS, complete
 from livedocs.http.public_contract import PUBLIC, complete_public
 from livedocs.http.socket_contract import MESSAGES, OPERATIONS, Message
@@ -121,6 +120,7 @@ def describe(app: Any, settings: Settings) -> None:
     routes = Blueprint("reference", __name__, template_folder="templates")
     style = (Path(__file__).parent / "templates" / "docs.css").read_text()
     sockets = asyncapi.document(settings)
+    sockets_json = extjson.dumps(sockets)
 
     @cache
     def schema() -> dict[str, Any]:
@@ -163,7 +163,7 @@ def describe(app: Any, settings: Settings) -> None:
     @hide
     async def asyncapi_document() -> Response:
         """The socket protocol for programs."""
-        return json_answer(sockets)
+        return Response(sockets_json, content_type="application/json")
 
     @routes.get("/docs/socket")
     @hide

@@ -19,11 +19,12 @@ class Roster(Protocol):
     def process(self) -> Process | None:
         """The process that asks; None when it has no sockets at all."""
 
-    async def ask(self, question: Question) -> Answers:
-        """Put a question to every process.
+    async def ask(self, question: Question, *, by: str = "") -> Answers:
+        """Put a question to every process, for that subject of the tenant.
 
         Raises:
-            Unavailable: nobody can say which processes there are.
+            RateLimited: too many questions of that subject are waiting.
+            Unavailable: nobody can say which processes there are, or too many ask.
         """
 
 
@@ -32,7 +33,7 @@ class NoRoster:
 
     process: Process | None = None
 
-    async def ask(self, question: Question) -> Answers:  # noqa: ARG002 - there is none, whoever asks
+    async def ask(self, question: Question, *, by: str = "") -> Answers:  # noqa: ARG002 - there is none
         """Nobody answers, and nobody is missed."""
         return (), ()
 

@@ -144,11 +144,20 @@ class Applied:
 
 
 @dataclass
+class GrantListQuery:
+    """Which page of a UUID's grants."""
+
+    cursor: str | None = None
+    limit: int | None = None
+
+
+@dataclass
 class GrantList:
-    """Every grant on a UUID."""
+    """One page of the grants on a UUID."""
 
     uuid: str
     grants: list[GrantShown]
+    next: str | None
     applied: bool | None = None
     pending: list[PendingProcess] | None = None
 
@@ -204,7 +213,7 @@ class RuleShown:
 
 @dataclass
 class ScopeShown:
-    """What a scope of the subject's token would allow beside the grants."""
+    """A scope that the subject is known to hold, and what it allows beside the grants."""
 
     scope: str
     means: str
@@ -220,7 +229,7 @@ class GroupsShown:
 
 @dataclass
 class RoomSocket:
-    """A socket in the room; `sid` and `address` are for administrators."""
+    """A socket in the room."""
 
     subject: str
     since: datetime
@@ -250,10 +259,11 @@ class ExplanationShown:
     groups: GroupsShown
     rules: list[RuleShown]
     scopes: list[ScopeShown]
-    sockets: RoomSockets
+    rules_complete: bool
     role: RoleName | None = None
     until: datetime | None = None
     reason: Literal["no_grant", "expired", "role_too_low"] | None = None
+    sockets: RoomSockets | None = None
 
 
 @dataclass
@@ -309,10 +319,11 @@ class Health:
 
 @dataclass
 class Readiness:
-    """Ready."""
+    """Ready. `age` is in seconds: how long ago it was found out."""
 
     ready: Literal[True]
     checks: dict[str, bool]
+    age: float
 
 
 @dataclass
@@ -320,6 +331,13 @@ class ImportPosition:
     """How many lines of an import are done."""
 
     lines: int
+
+
+@dataclass
+class DocumentQuery:
+    """Which of the documents of one UUID is meant."""
+
+    _id: str | None = None
 
 
 @dataclass

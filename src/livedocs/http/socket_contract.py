@@ -11,7 +11,11 @@ from livedocs.http.socket_schemas import Errors
 
 _UUID = "6f1b0c1e-3a52-4c8e-9d5b-2f6f6c2f8a11"
 _OTHER = "b0a5b6ce-5a0c-4e0a-8c64-6a8c8f1c1d51"
-_CURSOR = "8269570B3D000000012B0429296E1404"
+_CURSOR = (
+    "a69570B3D000000012B022C010029-dW2WT0HNb7QsvoWsJzlSLLS3IonJA"
+    "6eiKi3mWvQUBEpzMmRddhAuQWtQPaTrzELkmraOvXyXto2AiBRajlDaRaUd"
+)
+_TICKET = "taVcLPQAAAAFkq1v0m3oQJb4c0FJr7o1pXbQe4n8mD6U-3n2WcY5rVw"
 _AT = {"$date": "2026-01-02T03:04:05.678Z"}
 _META = {"id": _CURSOR, "at": _AT, "removed": [], "truncated": []}
 
@@ -82,7 +86,7 @@ MESSAGES: Mapping[str, Message] = {
         {
             "Two rooms": [[_UUID, _OTHER]],
             "With the documents": [[_UUID], {"snapshot": True, "collections": ["notes"]}],
-            "After a reconnect": [[_UUID], {"since": _CURSOR}],
+            "After a reconnect": [[_UUID], {"since": _CURSOR, "ticket": _TICKET}],
         },
     ),
     "joinRoomAck": Message(
@@ -95,6 +99,7 @@ MESSAGES: Mapping[str, Message] = {
                 {
                     "joined": {_UUID: {"role": "reader", "cursor": _CURSOR}},
                     "refused": {_OTHER: {"code": "forbidden"}},
+                    "ticket": _TICKET,
                 }
             ],
             "With the documents": [
@@ -107,6 +112,7 @@ MESSAGES: Mapping[str, Message] = {
                         }
                     },
                     "refused": {},
+                    "ticket": _TICKET,
                 }
             ],
             "Not what the interface describes": [
@@ -118,7 +124,7 @@ MESSAGES: Mapping[str, Message] = {
                 }
             ],
         },
-        errors=(*schemas.JOIN, *schemas.CALL),
+        errors=(*schemas.JOIN, *schemas.ROOMS),
     ),
     "leaveRoom": Message("LeaveRoom", "LeaveRoom", "LeaveRoom", "Leave these rooms.", {"One": [[_UUID]]}),
     "leaveRoomAck": Message(
@@ -127,7 +133,7 @@ MESSAGES: Mapping[str, Message] = {
         "LeaveRoom's acknowledgement",
         "Nothing of these rooms is written to the socket any more.",
         {"Left": [{"left": [_UUID]}], "No UUID": [{"left": [], "refused": {"x": {"code": "invalid_uuid"}}}]},
-        errors=(*schemas.LEAVE, *schemas.CALL),
+        errors=(*schemas.LEAVE, *schemas.ROOMS),
     ),
     "check": Message(
         "Check",
@@ -224,6 +230,13 @@ MESSAGES: Mapping[str, Message] = {
         },
         errors=(*schemas.JOIN, *schemas.REAUTH),
     ),
+    "ticket": Message(
+        "RenewedTicket",
+        "$ticket",
+        "$ticket",
+        "A newer ticket; sent to who has had one with an acknowledgement, whenever the token has been checked.",
+        {"A ticket": [{"ticket": _TICKET}]},
+    ),
     "expiring": Message(
         "Expiring",
         "$expiring",
@@ -260,6 +273,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "sendRevoked": Operation("send", ("revoked",), "The end of the right to a room."),
     "sendResync": Operation("send", ("resync",), "The newest state of a room in place of its changes."),
     "sendRefused": Operation("send", ("refused",), "A refusal that no acknowledgement takes."),
+    "sendTicket": Operation("send", ("ticket",), "A newer ticket."),
     "sendExpiring": Operation("send", ("expiring",), "A word ahead of a token's end."),
     "sendGoAway": Operation("send", ("goAway",), "A word ahead of a socket's end."),
 }

@@ -17,15 +17,19 @@ Schema = dict[str, Any]
 REVOKED: Mapping[str, str] = {
     "revoked": "the last grant that let the caller in was taken away",
     "expired": "the grant has come to its end",
+    "unavailable": "whether the caller may still be in the room could not be decided; join again",
 }
 """Why a socket is out of a room."""
 
 RESYNC: Mapping[str, str] = {
-    "window": "the cursor is older than the history",
-    "access": "changes behind the cursor are from before the grant in force; they are not replayed",
+    "window": "the cursor is older than the history, or what lies behind it is too large to be sent again",
+    "access": "changes behind the cursor are from before the caller was let in; they are not replayed",
+    "ambiguous_order": "two shards of a cluster changed the UUID at one time; their order does not show",
     "ambiguous_path": "an update named a field in a way that could be read as two",
     "slow": "the client did not read fast enough; what waited for it was dropped",
     "history_lost": "MongoDB's oplog no longer held the position",
+    "document_too_large": "a change is beyond `LIVEDOCS_MAX_SHOWN_BYTES` or `LIVEDOCS_MAX_SHOWN_ELEMENTS`, "
+    "or others would have waited too long for it",
     "event_too_large": "a change was larger than MongoDB can report",
     "event_unreadable": "a change could not be read",
     "collection_dropped": "a collection or a tenant's database was dropped",
@@ -78,6 +82,8 @@ JOIN: Errors = (
     e.UnknownCollection,
     e.Forbidden,
     e.TooManyRooms,
+    e.AnswerTooLarge,
+    e.TooManyBytes,
     e.RateLimited,
     e.Unavailable,
 )
@@ -88,6 +94,9 @@ LEAVE: Errors = (e.InvalidUuid,)
 
 CALL: Errors = (e.BadRequest, e.RateLimited)
 """What any event as a whole may be refused with."""
+
+ROOMS: Errors = (*CALL, e.TooManyRooms)
+"""What a list of rooms as a whole may be refused with."""
 
 REAUTH: Errors = (*CALL, *_TOKEN, e.Forbidden, e.Unavailable)
 """What Reauth may be refused with."""
@@ -159,16 +168,28 @@ _META = {
         description="Arrays that an update has shortened.",
     ),
     "txn": _text("The same for every event of one transaction; absent outside of one."),
+    "_id": {
+        "description": "The document's `_id`, relaxed Extended JSON; absent where the UUID is the `_id`.",
+    },
 }
 
 
 def _meta(*ops: str) -> Schema:
-    return _closed({"op": {"type": "string", "enum": list(ops)}, **_META}, "txn")
+    return _closed({"op": {"type": "string", "enum": list(ops)}, **_META}, "txn", "_id")
 
 
 COMPONENTS: Mapping[str, Schema] = {
     "Uuid": _text("A UUID in text form (RFC 9562), hexadecimal digits in lower case.", format="uuid"),
-    "Cursor": _text("A position in the stream of changes; opaque. Keep it, give it back as `since`.", minLength=1),
+    "Cursor": _text(
+        "A position in the stream of changes; opaque. Keep it, give it back as `since`. Cursors sort as strings.",
+        minLength=1,
+        maxLength=160,
+    ),
+    "Ticket": _text(
+        "Since when the caller has been in its groups; opaque. Keep the newest, give it back as `ticket`.",
+        minLength=1,
+        maxLength=2048,
+    ),
     "Date": {
         **_closed({"$date": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "object"}]}}),
         "description": "A time, as in relaxed Extended JSON v2.",
@@ -180,7 +201,21 @@ COMPONENTS: Mapping[str, Schema] = {
         "required": ["uuid"],
         "description": "A document; values are relaxed Extended JSON v2.",
     },
-    "Snapshot": _map(_list(_ref("Document")), "Whole documents, by collection."),
+    "TooLarge": {
+        **_closed({"uuid": _ref("Uuid"), "$too_large": {"type": "integer", "minimum": 1}}),
+        "description": (
+            "In place of a document beyond `LIVEDOCS_MAX_SHOWN_BYTES` or `LIVEDOCS_MAX_SHOWN_ELEMENTS`: "
+            "how many bytes it has. It is there, and is not shown."
+        ),
+    },
+    "Unreadable": {
+        **_closed({"uuid": _ref("Uuid"), "$unreadable": {"const": True}}),
+        "description": "In place of documents that could not be read: the collection has become a view, say.",
+    },
+    "Snapshot": _map(
+        _list({"anyOf": [_ref("TooLarge"), _ref("Unreadable"), _ref("Document")]}),
+        "Whole documents, by collection.",
+    ),
     "Joined": {
         **_closed(
             {
@@ -203,6 +238,11 @@ COMPONENTS: Mapping[str, Schema] = {
     "JoinOptions": _closed(
         {
             "since": {"anyOf": [_ref("Cursor"), {"type": "null"}]},
+            "ticket": {
+                "anyOf": [_ref("Ticket"), {"type": "null"}],
+                "description": "The newest one. Without it, or where it does not count, what was missed of rooms "
+                "that are entered through a group is not replayed.",
+            },
             "snapshot": {"type": "boolean", "default": False, "description": "Whole documents, too."},
             "collections": {
                 "anyOf": [_list(_text("A registered collection.")), {"type": "null"}],
@@ -210,6 +250,7 @@ COMPONENTS: Mapping[str, Schema] = {
             },
         },
         "since",
+        "ticket",
         "snapshot",
         "collections",
     ),
@@ -236,9 +277,11 @@ COMPONENTS: Mapping[str, Schema] = {
                     {
                         "joined": _map(_ref("Joined"), "By UUID."),
                         "refused": _map(_REFUSED_JOIN, "By UUID, or by what was sent in its place."),
-                    }
+                        "ticket": _ref("Ticket"),
+                    },
+                    "ticket",
                 ),
-                _whole(CALL, joined=_EMPTY, refused=_EMPTY),
+                _whole(ROOMS, joined=_EMPTY, refused=_EMPTY),
             ]
         }
     ),
@@ -253,7 +296,7 @@ COMPONENTS: Mapping[str, Schema] = {
                     },
                     "refused",
                 ),
-                _whole(CALL, left={"type": "array", "maxItems": 0}),
+                _whole(ROOMS, left={"type": "array", "maxItems": 0}),
             ]
         }
     ),
@@ -297,6 +340,7 @@ COMPONENTS: Mapping[str, Schema] = {
             }
         )
     ),
+    "RenewedTicket": _arguments(_closed({"ticket": _ref("Ticket")})),
     "Expiring": _arguments(_closed({"at": _ref("Date")})),
     "GoAway": _arguments(_closed({"reason": _reason(GOAWAY), "within_ms": {"type": "integer", "minimum": 0}})),
 }

@@ -13,27 +13,29 @@ from livedocs.access.ownership import transfer
 from livedocs.access.principal import Principal
 from livedocs.errors import BadRequest, InvalidRole
 from livedocs.http import grant_rules as rules
-from livedocs.http.bodies import json_answer, read_object
+from livedocs.http.bodies import json_answer, list_answer, read_object
 from livedocs.http.caller import caller
 from livedocs.http.confinement import granting
-from livedocs.http.grants import shown
+from livedocs.http.grants import listed, shown
 from livedocs.http.me import cursor, parse_cursor
-from livedocs.http.paging import page_limit
-from livedocs.http.receipts import receipt, wait_asked
+from livedocs.http.pagination import USUAL, page_limit
+from livedocs.http.prefer import receipt, wait_asked
 from livedocs.http.shapes import GrantList, Holdings, HoldingsQuery, TransferBody
-from livedocs.model import Grant, GrantKey, Role, parse_subject, parse_uuid
+from livedocs.model import Grant, GrantKey, Role, parse_stored_subject, parse_subject, parse_uuid
 from livedocs.store.documents import Documents
-from livedocs.store.grants import Grants, GrantState
+from livedocs.store.grant_book import GrantBook
+from livedocs.store.grants import Grants
 from livedocs.store.processes import Processes
 
 
-def blueprint(grants: Grants, documents: Documents, processes: Processes) -> Blueprint:
+def blueprint(grants: Grants, documents: Documents, processes: Processes, max_grants: int) -> Blueprint:
     """`GET /v1/grants` and `POST /v1/grants/{uuid}:transfer`.
 
     Args:
         grants: the store's grants.
         documents: the store's documents.
         processes: the server processes that a receipt has to name.
+        max_grants: most grants on one UUID.
     """
     routes = Blueprint("transfers", __name__, url_prefix="/v1/grants")
 
@@ -51,10 +53,10 @@ def blueprint(grants: Grants, documents: Documents, processes: Processes) -> Blu
         if subject not in who.principal.subjects:
             who.require_unconfined(rules.ADMIN_SCOPE)
         limit, after = page_limit(request.args.get("limit")), parse_cursor(request.args.get("cursor"))
-        found = await grants.of_subjects(who.tenant.slug, [subject], after=after, limit=limit + 1)
-        rest = cursor(found[limit - 1].key.uuid) if len(found) > limit else None
-        held = [_holding(grant) for grant in found[:limit]]
-        return json_answer({"subject": subject, "grants": held, "next": rest})
+        found = await grants.of_subjects(who.tenant.slug, [subject], after=after, limit=limit)
+        held = (_holding(grant) for _, group in found.grants for grant in group)
+        rest = cursor(found.grants[-1][0]) if found.more else None
+        return await list_answer({"subject": subject, "grants": held, "next": rest})
 
     @routes.post("/<uuid>:transfer")
     @tag(["grants"])
@@ -63,23 +65,28 @@ def blueprint(grants: Grants, documents: Documents, processes: Processes) -> Blu
     async def transfer_ownership(uuid: str) -> Response:
         """Make somebody else the owner, and take ownership from whoever has it, in one step.
 
-        `from` is the caller when absent. With `keep` that one stays a reader or a writer. The answer has every
-        grant there is then. `Prefer: wait=seconds` answers when every server process has applied it.
+        `from` is the caller when absent. With `keep` that one stays a reader or a writer. The answer has the first
+        page of the grants there are then. `Prefer: wait=seconds` answers when every server process has applied it.
         """
         who, parsed = caller(), parse_uuid(uuid)
         giver, taker, keep = parse_transfer(await read_object(), who.principal)
         granter = await granting(documents, who, [parsed])
 
-        def decide(state: GrantState) -> list[Grant | GrantKey]:
-            rules.listing(state, granter(parsed))
+        def decide(book: GrantBook) -> list[Grant | GrantKey]:
+            rules.require_manager(book, granter(parsed))
             giver_key, taker_key = (GrantKey(who.tenant.slug, parsed, subject) for subject in (giver, taker))
-            return transfer(state.grants, giver_key, taker_key, keep, by=who.principal.subject, now=state.now)
+            held, by = book.get(giver), who.principal.subject
+            changes = transfer(held, giver_key, taker_key, keep, by=by, now=book.now)
+            book.require_room(taker)
+            return changes
 
-        held = await grants.change(who.tenant.slug, parsed, who.actor, decide)
+        manager = rules.manager(who.principal, granter, who.limit("max_grants_per_uuid", max_grants))
+        held = await grants.change(
+            who.tenant.slug, parsed, manager, who.actor, decide, subjects=(giver, taker), limit=USUAL + 1
+        )
         seconds = wait_asked(request.headers.getlist("Prefer"))
         proof = None if seconds is None else await receipt(processes, seconds)
-        listed = {"uuid": str(parsed), "grants": [shown(grant) for grant in held]}
-        answer = json_answer({**listed, **(proof.members if proof else {})})
+        answer = json_answer({**listed(parsed, held, USUAL), **(proof.members if proof else {})})
         answer.headers.update(proof.headers if proof else {})
         return answer
 
@@ -96,12 +103,12 @@ def parse_transfer(body: Mapping[str, Any], principal: Principal) -> tuple[str, 
     """
     unknown = sorted(set(body) - {"from", "to", "keep"})
     if unknown:
-        raise BadRequest("The members here are from, keep, to.", path=unknown[0])
+        raise BadRequest("Unknown member; expected `from`, `keep` or `to`.", path=unknown[0])
     keep = None if body.get("keep") is None else Role.parse(body["keep"])
     if (keep is None and body.get("keep") is not None) or keep is Role.OWNER:
         raise InvalidRole("keep is reader or writer.", path="keep")
     given = body.get("from")
-    giver = principal.subject if given is None else parse_subject(given)
+    giver = principal.subject if given is None else parse_stored_subject(given)
     return giver, parse_subject(body.get("to")), keep
 
 

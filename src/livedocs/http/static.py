@@ -39,7 +39,7 @@ def blueprint(folder: Path) -> Blueprint:
 
     The files are listed once, at start: a path of a request is looked up among them and never joined to a folder.
     """
-    routes = Blueprint("pages", __name__)
+    routes = Blueprint("static", __name__)
     for path, file in files(folder).items():
         routes.add_url_rule(path, f"page {path}".replace(".", "_"), _view(file), methods=["GET"])
     return routes

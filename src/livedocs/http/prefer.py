@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from livedocs.changes import cursor
+from livedocs.errors import LivedocsError
+from livedocs.http.freshness import recheck
 from livedocs.http.roster import named
 from livedocs.store.processes import Process, Processes
 
@@ -56,7 +58,19 @@ async def receipt(processes: Processes, seconds: int) -> Receipt:
 
     Raises:
         Unavailable: MongoDB cannot say; the change itself is committed.
+        LivedocsError: whoever asked may not be told any more, see `freshness.recheck`; `committed` says that the
+            change is done.
     """
+    found = await _receipt(processes, seconds)
+    try:
+        await recheck()
+    except LivedocsError as error:
+        error.data["committed"] = True
+        raise
+    return found
+
+
+async def _receipt(processes: Processes, seconds: int) -> Receipt:
     passed = cursor.after(await processes.committed())
     deadline = asyncio.get_running_loop().time() + seconds
     while True:

@@ -21,7 +21,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _RATE = Rate(0.1, burst=20)
 
 
-class Refusals:
+class AdminAudit:
     """Notes who was refused an administrator's work.
 
     Args:
