@@ -6,65 +6,83 @@ This is the only module that knows everyone.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import platform
 import signal
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 from uuid import uuid4
 
+from bson.timestamp import Timestamp
 from quart import Quart
 from structlog.contextvars import bind_contextvars
 
 from livedocs import tasks, tracing
 from livedocs.access import tokens
 from livedocs.access.authenticate import Authenticator
-from livedocs.access.gate import Gate
+from livedocs.access.budgets import BytesInFlight
+from livedocs.access.connections import Connections, Quota
 from livedocs.access.issuer import Issuer
 from livedocs.access.limits import Limits
-from livedocs.access.oauth import LoginClient
+from livedocs.access.oauth import LoginClient, patience
+from livedocs.access.renewals import WINDOW
+from livedocs.access.snapshot_batcher import SnapshotBatcher
+from livedocs.changes.cursor import Cursors
 from livedocs.changes.event import InquiryMade
 from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
+from livedocs.changes.keyring import Keyring
 from livedocs.changes.lease import Lease
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Stream
 from livedocs.config import Settings
-from livedocs.errors import Unavailable
-from livedocs.front import Front, refusal, serve, serve_metrics
+from livedocs.errors import TooManyBytes, Unavailable
+from livedocs.event_loop import FairEventLoop
+from livedocs.front import Front, serve, serve_metrics
+from livedocs.garbage import collect_often, give_back_large_blocks, keep_collections_short
 from livedocs.http import app as http_app
+from livedocs.http.admission import Admission, refusal
+from livedocs.http.caller import Proxies
 from livedocs.http.exchanges import Exchanges
+from livedocs.http.probes import Probes
 from livedocs.live.cluster import Cluster
 from livedocs.live.ends import noting
 from livedocs.live.fanout import Fanout
+from livedocs.live.join_snapshots import JoinSnapshots
 from livedocs.live.joins import Joins
-from livedocs.live.looks import Looks
 from livedocs.live.rooms import Rooms
 from livedocs.live.roster import Roster
 from livedocs.live.sessions import Sessions
 from livedocs.live.slow import SlowSockets
 from livedocs.live.sockets import Sockets
+from livedocs.live.tickets import Tickets
 from livedocs.live.timers import TimerWheel
 from livedocs.live.transport import check_version
+from livedocs.loop_lag import LoopLag
+from livedocs.model import ShownBounds
+from livedocs.parts import Parts
 from livedocs.store.batches import Batches
 from livedocs.store.connection import connect, connect_raw
 from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
+from livedocs.store.idempotency import IdempotencyKeys
 from livedocs.store.inquiries import Inquiries, Logout
 from livedocs.store.journal import Journal
+from livedocs.store.keys import Keys
 from livedocs.store.lookups import Lookups
 from livedocs.store.processes import Process, Processes
-from livedocs.store.replays import Replays
+from livedocs.store.renewals import SharedRenewals
 from livedocs.store.snapshots import Snapshots
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.store.trail import Trail
-from livedocs.telemetry import Metrics, configure_logging, get_logger
+from livedocs.telemetry import Metrics, configure_logging, get_logger, log_unhandled
 from livedocs.workers import Place, Supervisor, share
 
 log = get_logger(__name__)
@@ -83,19 +101,24 @@ def run(settings: Settings) -> None:
     """
     check_version(version("hypercorn"))
     configure_logging(settings)
-    # Sockets and the history are many objects that stay: looking through all of them again and again took half of
-    # the CPU at a high rate of events, and stopped everything for as long as it lasted.
-    gc.freeze()
-    gc.set_threshold(20_000, 5, 100)
+    keep_collections_short()
+    give_back_large_blocks()
+    # What takes long runs in a thread, and the event loop waits this long whenever it wants its turn back.
+    sys.setswitchinterval(0.001)
     if settings.workers > 1:
         raise SystemExit(Supervisor(settings, partial(_work, settings)).run())
-    asyncio.run(_main(settings))
+    _run(_main(settings))
 
 
 def _work(settings: Settings, place: Place) -> None:
     """Be one of several workers."""
     bind_contextvars(worker=place.number)
-    asyncio.run(_main(share(settings, place.number), place))
+    _run(_main(share(settings, place.number), place))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=FairEventLoop) as runner:
+        runner.run(main)
 
 
 async def _main(settings: Settings, place: Place | None = None) -> None:
@@ -103,6 +126,7 @@ async def _main(settings: Settings, place: Place | None = None) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
+    loop.set_exception_handler(log_unhandled)
     tracing.configure(settings)
     watching = asyncio.create_task(_watch(stop, settings.shutdown_grace + _PATIENCE))
     try:
@@ -132,41 +156,51 @@ class Server:
         self._settings = settings
         self._place = place
         self.metrics = metrics = Metrics(tenants=settings.metrics_tenants)
+        self._parts = Parts(metrics)
         self._client = connect(settings)
         self._stream_client = connect_raw(settings)
         self._registry = Tenants(self._client, settings.control_database)
         self._directory = TenantDirectory(self._registry)
         self._issuer = Issuer(settings, now=_now)
         self._tokens = tokens.of(settings, self._issuer, metrics, now=_now)
-        self._login = LoginClient(settings, self._issuer, now=_now)
+        renewals = SharedRenewals(
+            self._client, settings.control_database, window=WINDOW, patience=patience(settings)
+        )
+        self._login = LoginClient(settings, self._issuer, now=_now, renewals=renewals)
         authenticator = Authenticator(self._tokens, self._directory, secure=settings.secure)
+        self._bounds = ShownBounds(settings.max_shown_bytes, settings.max_shown_elements)
         self._wire_changes(metrics)
         loop = asyncio.get_running_loop()
-        self._wheel = TimerWheel(clock=loop.time)
+        self._wheel = TimerWheel(clock=loop.time, failed=metrics.contained.labels("timer").inc)
         self._sessions = Sessions(
             authenticator,
             self._joins.reauthorize,
+            self._tickets,
             self._wheel,
             interval=settings.introspection_interval,
             grace=settings.auth_grace,
         )
         self._slow = SlowSockets(
-            self._fanout.slow,
+            self._fanout.backlogged,
             self._joins,
             stall_timeout=settings.socket_stall_timeout,
             clock=loop.time,
         )
         self._journal = Journal(self._client, settings.control_database)
         self._limits = Limits(settings, metrics, clock=loop.time)
+        self._bytes_in_flight = BytesInFlight(settings, metrics)
         self._sockets = Sockets(
             settings,
             authenticator=authenticator,
             joins=self._joins,
             fanout=self._fanout,
+            cursors=self._cursors,
+            tickets=self._tickets,
             sessions=self._sessions,
             wheel=self._wheel,
             refusal=refusal,
             limits=self._limits,
+            budgets=self._bytes_in_flight,
             metrics=metrics,
             ended=noting(self._journal.note),
         )
@@ -176,15 +210,29 @@ class Server:
             self._processes,
             Inquiries(self._client, settings.control_database),
             log_out=partial(self._log_out, authenticator),
+            metrics=metrics,
         )
-        front = Front(self._http(authenticator), self._sockets)
-        self.asgi = Exchanges(front, metrics, settings.trusted_proxies)
+        self._probes = Probes(
+            {"mongodb": self._mongodb_reachable, "introspection": self._tokens.reachable},
+            {"stream": self._stream_current, "parts": self._parts.running},
+            clock=loop.time,
+        )
+        proxies = Proxies(settings.trusted_proxies)
+        self._connections = Connections(settings, metrics, self._limits, proxies.trusts)
+        self._unread = Quota(
+            "unread bytes", metrics, per_address=settings.max_unread_bytes_per_address, error=TooManyBytes
+        )
+        front = Front(self._http(authenticator), self._sockets, self._connections.ended)
+        admission = Admission(front, settings, self._limits, metrics, self._unread)
+        self.asgi = Exchanges(admission, metrics, proxies)
 
     def _wire_changes(self, metrics: Metrics) -> None:
         """The change events' way, from MongoDB to the rooms."""
         settings = self._settings
         history = History(window=settings.history_window, max_bytes=settings.history_bytes)
-        self._fanout = Fanout(Rooms(), metrics=metrics)
+        self._keyring = Keyring(Keys(self._client, settings.control_database).current)
+        self._cursors = cursors = Cursors(self._keyring)
+        self._fanout = Fanout(Rooms(), cursors, metrics=metrics)
         stream = Stream(
             self._stream_client,
             window=settings.history_window,
@@ -200,8 +248,10 @@ class Server:
             registry=self._directory,
             control=settings.control_database,
             tenants_changed=self._tenants_changed,
+            cover=self._keyring.cover,
             metrics=metrics,
             inquired=self._inquired,
+            bounds=self._bounds,
         )
         self._process = process = Process(uuid4().hex, platform.node(), os.getpid(), "")
         self._processes = Processes(self._client, settings.control_database)
@@ -210,14 +260,33 @@ class Server:
             lambda position: self._processes.beat(replace(process, position=position)),
             lambda: self._processes.end(process.id),
         )
-        looks = Looks(
-            Gate(Snapshots(self._client, settings.control_database)),
+        snapshots = JoinSnapshots(
+            SnapshotBatcher(
+                Snapshots(
+                    self._client,
+                    settings.control_database,
+                    self._bounds,
+                    most_bytes=settings.max_answer_bytes,
+                )
+            ),
             history,
             self._feed,
             lag_bound=settings.stream_lag_bound,
+            most_bytes=settings.max_answer_bytes,
+            cover=self._keyring.cover,
         )
+        # A client may resume within the window, with a ticket that was renewed once an interval.
+        reach = settings.history_window + 2 * settings.introspection_interval
+        self._tickets = Tickets(self._keyring, history, reach=reach)
         self._joins = Joins(
-            looks, history, self._fanout, most_rooms=settings.max_rooms_per_socket, metrics=metrics
+            snapshots,
+            history,
+            self._fanout,
+            cursors,
+            tickets=self._tickets,
+            most_rooms=settings.max_rooms_per_socket,
+            most_bytes=settings.max_answer_bytes,
+            metrics=metrics,
         )
         self._fanout.attach(self._joins)
 
@@ -228,11 +297,10 @@ class Server:
                 settings=settings,
                 metrics=self.metrics,
                 authenticator=authenticator,
-                tenants=self._directory,
-                documents=Documents(self._client, settings.control_database),
+                documents=Documents(self._client, settings.control_database, self._bounds),
                 grants=Grants(self._client, settings.control_database),
-                batches=Batches(self._client, settings.control_database),
-                replays=Replays(self._client, settings.control_database),
+                batches=Batches(self._client, settings.control_database, self._bounds),
+                idempotency=IdempotencyKeys(self._client, settings.control_database),
                 processes=self._processes,
                 roster=self._cluster,
                 registry=self._registry,
@@ -240,12 +308,9 @@ class Server:
                 trail=Trail(self._client, settings.control_database),
                 login=self._login,
                 limits=self._limits,
+                bytes_in_flight=self._bytes_in_flight,
                 note=self._journal.note,
-                probes={
-                    "mongodb": self._mongodb_reachable,
-                    "stream": self._stream_current,
-                    "introspection": self._tokens.reachable,
-                },
+                probes=self._probes,
                 on_logout=self._logged_out,
                 now=_now,
             )
@@ -255,7 +320,7 @@ class Server:
         reply = await self._client.admin.command("hello")
         return bool(reply.get("isWritablePrimary") or reply.get("msg") == "isdbgrid")
 
-    async def _stream_current(self) -> bool:
+    def _stream_current(self) -> bool:
         return self._feed.live and self._feed.lag() <= self._settings.stream_lag_bound
 
     async def _refresh_tenants(self) -> bool:
@@ -288,11 +353,7 @@ class Server:
         self._cluster.made(made)
 
     async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
-        """Serve until `stop` returns.
-
-        Raises:
-            RuntimeError: a part that has to run for as long as the server does has ended.
-        """
+        """Serve until `stop` returns. A part that dies is started again in place; until then it is not ready."""
         settings = self._settings
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._client.close)
@@ -304,40 +365,43 @@ class Server:
             stack.push_async_callback(self._joins.aclose)
             stack.push_async_callback(self._sessions.aclose)
             stack.push_async_callback(self._lease.end)
-            parts = [asyncio.create_task(self._follow(), name="changes")]
-            stack.push_async_callback(tasks.end, parts)
-            if not await self._opened(parts[0], stop):
+            stack.push_async_callback(self._parts.aclose)
+            self._parts.start("changes", self._follow)
+            if not await self._opened(stop):
                 return
-            parts += [
-                asyncio.create_task(self._lease.run(), name="lease"),
-                asyncio.create_task(self._wheel.run(), name="timers"),
-                asyncio.create_task(self._slow.run(), name="slow sockets"),
-                asyncio.create_task(self._journal.run(), name="journal"),
-                asyncio.create_task(self._cluster.run(), name="cluster"),
-                asyncio.create_task(self._cluster.announce(), name="logouts"),
-            ]
+            # Nobody listens before there is an answer to whether it is ready.
+            await self._probes.ask()
+            self._parts.start("lease", self._lease.run)
+            self._parts.start("sealing keys", self._keyring.run)
+            self._parts.start("timers", self._wheel.run)
+            self._parts.start("probes", self._probes.run)
+            self._parts.start("slow sockets", self._slow.run)
+            self._parts.start("journal", self._journal.run)
+            self._parts.start("cluster", self._cluster.run)
+            self._parts.start("logouts", self._cluster.announce)
+            self._parts.start("loop lag", LoopLag(self.metrics).run)
+            self._parts.start("garbage", collect_often)
             if settings.metrics_bind:
-                serving = serve_metrics(self.metrics.registry, settings.metrics_bind)
-                parts.append(asyncio.create_task(serving, name="metrics"))
+                listener = partial(serve_metrics, self.metrics.registry, settings.metrics_bind, self._limits)
+                self._parts.start("metrics", listener)
             log.info("serving", bind=settings.bind, public_url=settings.public_url)
-            failed = await self._serve(parts, stop)
-        if failed:
-            msg = f"ended unexpectedly: {', '.join(failed)}"
-            raise RuntimeError(msg)
+            await self._serve(stop)
 
     async def _follow(self) -> None:
         await self._refresh_tenants()
+        # Before anybody comes with a cursor.
+        await self._keyring.cover(Timestamp(0, 0))
         await self._feed.run()
 
-    async def _opened(self, follow: asyncio.Task[None], stop: Callable[[], Awaitable[object]]) -> bool:
+    async def _opened(self, stop: Callable[[], Awaitable[object]]) -> bool:
         """Wait until somebody can be let in. False if it was stopped first."""
         opened = asyncio.create_task(self._ready())
         stopped = asyncio.ensure_future(stop())
-        await asyncio.wait({opened, stopped, follow}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
         ready = opened.done()
         await tasks.end([opened, stopped])
-        if follow.done():
-            follow.result()
+        if ready:
+            opened.result()
         return ready
 
     async def _ready(self) -> None:
@@ -348,25 +412,17 @@ class Server:
         await self._cluster.begin()
         await self._lease.take()
 
-    async def _serve(self, parts: list[asyncio.Task[None]], stop: Callable[[], Awaitable[object]]) -> list[str]:
-        """Serve requests until the stop, or until a part has ended. Returns the parts that have."""
+    async def _serve(self, stop: Callable[[], Awaitable[object]]) -> None:
+        """Serve requests until the stop."""
         settings = self._settings
-        failed: list[str] = []
 
         async def stopped() -> None:
-            waiting = asyncio.ensure_future(stop())
-            await asyncio.wait({waiting, *parts}, return_when=asyncio.FIRST_COMPLETED)
-            for part in parts:
-                if part.done():
-                    failed.append(part.get_name())
-                    log.error("a part has ended", part=part.get_name(), exc_info=part.exception())
-            await tasks.end([waiting])
+            await stop()
             # Hypercorn closes its sockets before the lifespan's shutdown: this is the last moment to say goodbye.
-            await self._sockets.drain(0.0 if failed else settings.shutdown_grace)
+            await self._sockets.drain(settings.shutdown_grace)
 
         bind = settings.bind if self._place is None else self._place.bind()
-        await serve(self.asgi, bind, settings, stopped)
-        return failed
+        await serve(self.asgi, bind, settings, stopped, connections=self._connections, unread=self._unread)
 
 
 def _now() -> datetime:

@@ -297,7 +297,11 @@ class Supervisor:
             self._status = 1
             self._stop()
             return
-        log.error("worker died", **told, starting_again_in=wait)
+        if in_order:
+            # Somebody has told this one to end: a new one takes its place.
+            log.info("worker ended", **told, starting_again_in=wait)
+        else:
+            log.error("worker died", **told, starting_again_in=wait)
         worker.due = time.monotonic() + wait
 
 
@@ -349,6 +353,10 @@ def _socket(host: str) -> socket.socket:
 # -- what each has a part of --
 
 
+# The beginnings of the names of the settings that bound a whole server.
+_DIVIDED = ("max_sockets", "max_waiting", "max_connections", "max_unread", "max_bytes_in_flight", "max_imports")
+
+
 def share(settings: Settings, number: int) -> Settings:
     """The settings of one worker.
 
@@ -359,7 +367,7 @@ def share(settings: Settings, number: int) -> Settings:
     changed: dict[str, object] = {}
     for name in type(settings).model_fields:
         whole = getattr(settings, name)
-        if name.startswith(("max_sockets", "max_waiting_sockets")):
+        if name.startswith(_DIVIDED):
             changed[name] = math.ceil(whole / parts)
         elif name.startswith("limit_") and "_per_" in name:
             changed[name] = whole / parts

@@ -10,10 +10,11 @@ import click
 from pymongo import AsyncMongoClient
 
 from livedocs import extjson
-from livedocs.cli.repositories import as_json, use
-from livedocs.errors import InvalidUuid
+from livedocs.cli.repositories import as_json, listed, use
+from livedocs.errors import InvalidUuid, NotFound
 from livedocs.model import parse_uuid
 from livedocs.store.audit import ACTIONS
+from livedocs.store.tenants import Tenants
 from livedocs.store.trail import Recorded, Search, Trail
 
 _PAGE = 500
@@ -57,11 +58,17 @@ def audit(tenant: str, limit: int, *, as_json: bool, **members: Any) -> None:
 
     async def search(client: AsyncMongoClient[dict[str, Any]], control: str) -> None:
         trail, before, left = Trail(client, control), None, limit
+        # What was done in a tenant is on record after its end.
+        known = bool(await trail.search(tenant, Search(), before=None, limit=1))
+        if not known and await Tenants(client, control).get(tenant) is None:
+            raise NotFound("There is no tenant of this slug, and never was.", slug=tenant)
         while left > 0:
             # A page at a time: neither a long trail nor a slow terminal has all of it in memory.
             page = await trail.search(tenant, Search(**members), before=before, limit=min(_PAGE, left))
             for entry in page:
                 click.echo(shown(entry))
+            if left == limit:
+                listed(len(page), "entries", as_json=as_json)
             if len(page) < _PAGE:
                 return
             before, left = page[-1].cursor, left - len(page)

@@ -5,57 +5,62 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import click
-from pymongo import AsyncMongoClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from livedocs.access.issuer import Answer, Issuer
 from livedocs.access.keys import KeySet
+from livedocs.cli.doctor_tenants import Client, collections, grants, indexes
+from livedocs.cli.doctor_tokens import given_token, own_token
+from livedocs.cli.findings import Finding
 from livedocs.cli.settings import load, log_errors
 from livedocs.config import Settings
-from livedocs.errors import AuthUnavailable
+from livedocs.errors import AuthUnavailable, Unavailable
 from livedocs.model import Tenant
+from livedocs.mongodb_uri import ignored
 from livedocs.store import migrate
 from livedocs.store.connection import ACL, connect
 from livedocs.store.tenants import Tenants
 from livedocs.telemetry import redact
 
 _OLDEST = (6, 0)
+# Least seconds that are advised for keeping pre-images: a server that was away for so long still finds them.
+_IMAGES_KEPT = 3600
+_UNAUTHORIZED = 13
 _ACL_INDEXES = (("_id.tenant", "_id.uuid"), ("_id.tenant", "_id.subject"), ("expires_at",))
 
-Client = AsyncMongoClient[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `advice` says what to do; empty when all is well."""
-
-    what: str
-    advice: str = ""
-
-    def __str__(self) -> str:
-        """A line for the terminal."""
-        return f"problem  {self.what}\n         -> {self.advice}" if self.advice else f"ok       {self.what}"
+_NOT_CHECKED = (
+    "not checked: LIVEDOCS_OAUTH_AUDIENCE and the claims of tokens; the OAuth service issues none to this client."
+    " Give one with --token."
+)
 
 
 @click.command()
-def doctor() -> None:
-    """Check the configuration, MongoDB and OAuth; say what to do. Ends with status 1 when there is a problem."""
+@click.option(
+    "--token",
+    envvar="LIVEDOCS_TOKEN",
+    help="An access token that should be valid here: check it as the server does.  [env: LIVEDOCS_TOKEN]",
+)
+def doctor(token: str | None) -> None:
+    """Check the configuration, MongoDB and OAuth; say what to do. Ends with status 1 when there is a problem.
+
+    Whether LIVEDOCS_OAUTH_AUDIENCE and the claims are right shows only in a token. Without --token, doctor asks
+    the OAuth service for one with the server's own credentials; many services issue none to a client for logins.
+    """
     settings = load()
     click.echo(Finding("the configuration is complete"))
     log_errors(settings)
-    raise SystemExit(asyncio.run(_examine(settings)))
+    raise SystemExit(asyncio.run(_examine(settings, token)))
 
 
-async def _examine(settings: Settings) -> int:
+async def _examine(settings: Settings, token: str | None) -> int:
     problems = 0
-    for part in (_mongodb, _oauth):
-        async for finding in part(settings):
+    for part in (_mongodb(settings), _oauth(settings, token)):
+        async for finding in part:
             click.echo(finding)
             problems += bool(finding.advice)
     return 1 if problems else 0
@@ -64,7 +69,19 @@ async def _examine(settings: Settings) -> int:
 # --- MongoDB ---
 
 
+def connection_finding(uri: str) -> Finding:
+    """What to say of a connection string; it may hold a password, so it is not repeated."""
+    found = ignored(uri)
+    if not found:
+        return Finding("the connection string leaves reads and writes to livedocs")
+    return Finding(
+        f"the connection string has options that are ignored: {', '.join(found)}",
+        "take them out; livedocs reads from the primary what a majority has, and writes to a majority",
+    )
+
+
 async def _mongodb(settings: Settings) -> AsyncIterator[Finding]:
+    yield connection_finding(settings.mongodb_uri.get_secret_value())
     client = connect(settings, appname="livedocs-doctor")
     try:
         try:
@@ -79,7 +96,7 @@ async def _mongodb(settings: Settings) -> AsyncIterator[Finding]:
         build = await client.admin.command("buildInfo")
         yield version_finding(build["versionArray"])
         yield topology_finding(hello)
-        for check in (_stream, _oplog, _control_database, _collections):
+        for check in (_stream, _oplog, _pre_images, _control_database, grants, collections):
             try:
                 async for finding in check(client, settings):
                     yield finding
@@ -134,6 +151,41 @@ def oplog_finding(held: float, window: float, *, full: bool) -> Finding:
     return Finding(what, "enlarge it (replSetResizeOplog), or lower LIVEDOCS_HISTORY_WINDOW")
 
 
+async def _pre_images(client: Client, settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        reply = await client.admin.command({"getClusterParameter": "changeStreamOptions"})
+    except OperationFailure as error:
+        if error.code != _UNAUTHORIZED:
+            raise
+        yield Finding(
+            "whether pre-images expire cannot be read",
+            "grant the server's MongoDB user getClusterParameter, as ops/mongodb/roles.json does",
+        )
+        return
+    expiry = reply["clusterParameters"][0]["preAndPostImages"]["expireAfterSeconds"]
+    yield pre_images_finding(expiry, settings.history_window)
+
+
+def pre_images_finding(expiry: object, window: float) -> Finding:
+    """What to say of `changeStreamOptions.preAndPostImages.expireAfterSeconds`: seconds, or `off`.
+
+    The parameter is the whole cluster's, and other applications may read pre-images: doctor says what is there.
+    """
+    enough = max(_IMAGES_KEPT, int(2 * window))
+    if not isinstance(expiry, int | float) or isinstance(expiry, bool):
+        return Finding(
+            "pre-images never expire by age: small changes of large documents fill the disk",
+            f"set changeStreamOptions.preAndPostImages.expireAfterSeconds to {enough} or more; it is the whole"
+            " cluster's, so ask whoever else reads pre-images there (docs/how-to/operator.md)",
+        )
+    what = f"pre-images expire after {expiry:,.0f} s, the history window is {window:g} s"
+    if expiry >= 2 * window:
+        return Finding(what)
+    return Finding(
+        what, f"raise changeStreamOptions.preAndPostImages.expireAfterSeconds to {enough}, or lower the window"
+    )
+
+
 async def _control_database(client: Client, settings: Settings) -> AsyncIterator[Finding]:
     pending = [name for name, applied in await asyncio.to_thread(migrate.status, settings) if not applied]
     yield Finding(
@@ -142,7 +194,7 @@ async def _control_database(client: Client, settings: Settings) -> AsyncIterator
     )
     if pending:
         return
-    there = await _indexes(client, settings.control_database, ACL)
+    there = await indexes(client, settings.control_database, ACL)
     missing = [fields for fields in _ACL_INDEXES if not any(index[: len(fields)] == fields for index in there)]
     yield Finding(
         "the acl collection lacks indexes" if missing else "the indexes of the control database are there",
@@ -150,35 +202,10 @@ async def _control_database(client: Client, settings: Settings) -> AsyncIterator
     )
 
 
-async def _indexes(client: Client, database: str, collection: str) -> list[tuple[str, ...]]:
-    information = await client[database][collection].index_information()
-    return [tuple(field for field, _ in index["key"]) for index in information.values()]
-
-
-async def _collections(client: Client, settings: Settings) -> AsyncIterator[Finding]:
-    tenants = await Tenants(client, settings.control_database).all()
-    if not tenants:
-        yield Finding("no tenant is registered", "run: livedocs tenant create SLUG --collection NAME")
-    for tenant in tenants:
-        yield await _tenant(client, tenant)
-
-
-async def _tenant(client: Client, tenant: Tenant) -> Finding:
-    missing = [
-        name
-        for name, key in sorted(tenant.collections.items())
-        if key == "uuid" and not any(i[:1] == ("uuid",) for i in await _indexes(client, tenant.database, name))
-    ]
-    if not missing:
-        return Finding(f"tenant {tenant.slug}: its {len(tenant.collections)} collections are indexed")
-    again = "; ".join(f"livedocs tenant register {tenant.slug} {name}" for name in missing)
-    return Finding(f"tenant {tenant.slug}: no index on uuid in {', '.join(missing)}", f"run: {again}")
-
-
 # --- OAuth ---
 
 
-async def _oauth(settings: Settings) -> AsyncIterator[Finding]:
+async def _oauth(settings: Settings, token: str | None) -> AsyncIterator[Finding]:
     issuer = Issuer(settings, now=lambda: datetime.now(UTC))
     try:
         try:
@@ -208,8 +235,26 @@ async def _oauth(settings: Settings) -> AsyncIterator[Finding]:
             "browser login: the endpoints are there" if complete else "browser login: endpoints are missing",
             "" if complete else "the provider's metadata must name authorization_endpoint and token_endpoint",
         )
+        if token is not None:
+            for finding in await given_token(settings, issuer, token, await _known_tenants(settings)):
+                yield finding
+        elif own := await own_token(settings, issuer, metadata):
+            yield own
+        else:
+            click.echo(_NOT_CHECKED, err=True)
     finally:
         await issuer.aclose()
+
+
+async def _known_tenants(settings: Settings) -> list[Tenant] | None:
+    """Every tenant; None when MongoDB cannot be read, of which there is a finding already."""
+    client = connect(settings, appname="livedocs-doctor")
+    try:
+        return await Tenants(client, settings.control_database).all()
+    except Unavailable:
+        return None
+    finally:
+        await client.close()
 
 
 async def _keys(settings: Settings, issuer: Issuer) -> Finding:

@@ -18,14 +18,20 @@ _BATCH = 1000
 @click.command()
 @click.argument("uuid")
 @click.argument("subject")
-@click.option("--group", "groups", multiple=True, help="A group the subject is in.  [default: as its sockets say]")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    help="A group the subject is in.  [default: as its sockets say, for administrators]",
+)
 @service.url
 @service.token
 @as_json
 def explain(uuid: str, subject: str, groups: tuple[str, ...], url: str, token: str, *, as_json: bool) -> None:
-    """Why SUBJECT may, or may not, see UUID, and which sockets hold it now.
+    """Why SUBJECT may, or may not, see UUID.
 
-    The token is an owner's of the UUID, or has the scope livedocs:admin.
+    The token is an owner's of the UUID, or has the scope livedocs:admin. An administrator is also told the groups
+    and the sockets that the subject has now.
     """
     with service.connect(url, token) as client:
         query = {"subject": subject, "group": list(groups)}
@@ -42,7 +48,10 @@ def explain(uuid: str, subject: str, groups: tuple[str, ...], url: str, token: s
         click.echo(f"grant     {_rule(rule)}")
     for scope in found["scopes"]:
         click.echo(f"scope     {scope['scope']:<32} {scope['means']}")
-    sockets = found["sockets"]
+    if not found["rules_complete"]:
+        click.echo("grant     further groups have grants; name those of the subject with --group")
+    if (sockets := found.get("sockets")) is None:
+        return
     click.echo(f"sockets   {sockets['of_subject']} of the subject, {sockets['in_room']} in the room")
     for socket in sockets["held"]:
         click.echo(f"socket    {socket.get('sid', ''):<34} {socket.get('address', ''):<16} {socket['since']}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,16 +12,22 @@ from uuid import UUID
 import click
 from pymongo import AsyncMongoClient
 
-from livedocs.access.ownership import ownership, transfer
+from livedocs.access.ownership import transfer
 from livedocs.cli.grant_requests import bulk, explain
-from livedocs.cli.repositories import ACTOR, as_json, dry_run, json_line, use
+from livedocs.cli.repositories import ACTOR, as_json, dry_run, json_line, listed, use
+from livedocs.cli.settings import load
 from livedocs.errors import Conflict, InvalidSubject, InvalidUuid
-from livedocs.model import Grant, GrantKey, Role, parse_subject, parse_uuid
-from livedocs.store.grants import Grants, GrantState
+from livedocs.model import Grant, GrantKey, Role, parse_stored_subject, parse_subject, parse_uuid
+from livedocs.names import escaped
+from livedocs.store.grant_book import GrantBook
+from livedocs.store.grant_reads import Manager
+from livedocs.store.grants import Grants
 
 _PAGE = 500
 
-force = click.option("--force", is_flag=True, help="Even if nobody is left to own it.")
+force = click.option(
+    "--force", is_flag=True, help="Allow leaving no owner, and more grants than LIVEDOCS_MAX_GRANTS_PER_UUID."
+)
 _KEPT = click.Choice([Role.READER, Role.WRITER], case_sensitive=False)
 
 
@@ -35,6 +43,14 @@ def subject_argument(_context: click.Context, _parameter: click.Parameter, value
     """The subject that an argument is."""
     try:
         return None if value is None else parse_subject(value)
+    except InvalidSubject as error:
+        raise click.BadParameter(error.detail) from None
+
+
+def stored_subject_argument(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """The subject of a grant that there may be, also one that could not be set any more."""
+    try:
+        return None if value is None else parse_stored_subject(value)
     except InvalidSubject as error:
         raise click.BadParameter(error.detail) from None
 
@@ -61,40 +77,65 @@ def set_(tenant: str, uuid: UUID, subject: str, role: Role, seconds: float | Non
     ends = now + timedelta(seconds=seconds) if seconds is not None else None
     new = Grant(GrantKey(tenant, uuid, subject), role, ends, ACTOR.subject, now)
 
-    def decide(state: GrantState) -> Grant:
-        others = [grant for grant in state.grants if grant.key != new.key]
-        _keep_an_owner(state, [*others, new], force=force)
+    def decide(book: GrantBook) -> Grant:
+        book.require_room(subject)
+        _keep_an_owner(book, subject, new, force=force)
         return new
 
-    use(lambda client, control: Grants(client, control).set(new.key, ACTOR, decide))
+    operator = _operator(force=force)
+    use(lambda client, control: Grants(client, control).set(new.key, operator, ACTOR, decide), tenant=tenant)
     click.echo(f"{subject} is {role.label} of {uuid}")
 
 
 @grant.command()
 @click.argument("tenant")
 @click.argument("uuid", callback=uuid_argument)
-@click.argument("subject", callback=subject_argument)
+@click.argument("subject", callback=stored_subject_argument)
 @force
 @dry_run
 def revoke(tenant: str, uuid: UUID, subject: str, *, force: bool, dry_run: bool) -> None:
     """Take SUBJECT's grant on UUID away. Ends with status 1 when there is none."""
     key = GrantKey(tenant, uuid, subject)
 
-    def check(state: GrantState) -> None:
-        _keep_an_owner(state, [grant for grant in state.grants if grant.key != key], force=force)
+    def check(book: GrantBook) -> None:
+        _keep_an_owner(book, subject, None, force=force)
+        # Else it is refused for that.
+        if dry_run and book.get(subject) is not None:
+            raise _OnlyAskedError
 
-    if dry_run:
-        held = use(lambda client, control: Grants(client, control).of_uuid(tenant, uuid))
-        if key not in {grant.key for grant in held}:
-            raise click.ClickException("The subject has no grant on this UUID.")
-        click.echo(f"{subject} would have no grant on {uuid}; {len(held) - 1} others would stay")
-        return
-    use(lambda client, control: Grants(client, control).remove(key, ACTOR, check))
-    click.echo(f"{subject} has no grant on {uuid}")
+    async def others(client: AsyncMongoClient[dict[str, Any]], control: str) -> int:
+        return sum([one.key != key async for one in _all(Grants(client, control), tenant, uuid)])
+
+    operator = _operator(force=force)
+    try:
+        use(lambda client, control: Grants(client, control).remove(key, operator, ACTOR, check), tenant=tenant)
+    except _OnlyAskedError:
+        click.echo(f"{escaped(subject)} would have no grant on {uuid}; {use(others)} others would stay")
+    else:
+        click.echo(f"{escaped(subject)} has no grant on {uuid}")
 
 
-def _keep_an_owner(state: GrantState, after: Sequence[Grant], *, force: bool) -> None:
-    if not force and ownership(after, state.now) < ownership(state.grants, state.now):
+class _OnlyAskedError(Exception):
+    """Nothing has refused what was only asked about: the transaction ends without it."""
+
+
+def _operator(*, force: bool = False) -> Manager:
+    """Whoever holds the settings manages every grant."""
+    most = sys.maxsize if force else load().max_grants_per_uuid
+    return Manager((), lambda _book: None, counts=False, most=most)
+
+
+async def _all(grants: Grants, tenant: str, uuid: UUID) -> AsyncIterator[Grant]:
+    """Every grant on the UUID, page by page."""
+    after: str | None = None
+    while page := await grants.of_uuid(tenant, uuid, after=after, limit=_PAGE):
+        for found in page:
+            yield found
+        after = page[-1].key.subject
+
+
+def _keep_an_owner(book: GrantBook, subject: str, grant: Grant | None, *, force: bool) -> None:
+    if not force and book.ownership_after(subject, grant) < book.ownership:
         raise Conflict(
             "The UUID would be left without an owner that lasts; name another one first, or use --force."
         )
@@ -103,25 +144,29 @@ def _keep_an_owner(state: GrantState, after: Sequence[Grant], *, force: bool) ->
 @grant.command("transfer")
 @click.argument("tenant")
 @click.argument("uuid", callback=uuid_argument)
-@click.argument("giver", callback=subject_argument)
+@click.argument("giver", callback=stored_subject_argument)
 @click.argument("taker", callback=subject_argument)
 @click.option("--keep", type=_KEPT, help="What GIVER keeps.  [default: nothing]")
 @dry_run
 def transfer_(tenant: str, uuid: UUID, giver: str, taker: str, keep: Role | None, *, dry_run: bool) -> None:
     """Make TAKER the owner of UUID in place of GIVER, in one step."""
+    giver_key, taker_key = GrantKey(tenant, uuid, giver), GrantKey(tenant, uuid, taker)
+    operator = _operator()
 
-    def decide(state: GrantState) -> list[Grant | GrantKey]:
-        giver_key, taker_key = GrantKey(tenant, uuid, giver), GrantKey(tenant, uuid, taker)
-        return transfer(state.grants, giver_key, taker_key, keep, by=ACTOR.subject, now=state.now)
-
-    async def carry_out(client: AsyncMongoClient[dict[str, Any]], control: str) -> None:
-        grants = Grants(client, control)
+    def decide(book: GrantBook) -> list[Grant | GrantKey]:
+        changes = transfer(book.get(giver), giver_key, taker_key, keep, by=ACTOR.subject, now=book.now)
+        book.require_room(taker)
         if dry_run:
-            decide(GrantState(await grants.of_uuid(tenant, uuid), datetime.now(UTC)))
-        else:
-            await grants.change(tenant, uuid, ACTOR, decide)
+            raise _OnlyAskedError
+        return changes
 
-    use(carry_out)
+    with suppress(_OnlyAskedError):
+        use(
+            lambda client, control: Grants(client, control).change(
+                tenant, uuid, operator, ACTOR, decide, subjects=(giver, taker)
+            ),
+            tenant=tenant,
+        )
     kept = f"; {giver} {'would stay' if dry_run else 'is'} {keep.label}" if keep is not None else ""
     click.echo(f"{taker} {'would own' if dry_run else 'owns'} {uuid}{kept}")
 
@@ -129,27 +174,33 @@ def transfer_(tenant: str, uuid: UUID, giver: str, taker: str, keep: Role | None
 @grant.command("list")
 @click.argument("tenant")
 @click.argument("uuid", required=False, callback=uuid_argument)
-@click.option("--subject", callback=subject_argument, help="Every grant of this subject instead.")
+@click.option("--subject", callback=stored_subject_argument, help="Every grant of this subject instead.")
 @as_json
 def list_(tenant: str, uuid: UUID | None, subject: str | None, *, as_json: bool) -> None:
     """Every grant on UUID, or of a subject: who, or on what, role, end, who granted it."""
     if (uuid is None) == (subject is None):
         raise click.UsageError("Name a UUID, or --subject.")
-    now = datetime.now(UTC)
+    now, shown = datetime.now(UTC), 0
 
-    async def listed(client: AsyncMongoClient[dict[str, Any]], control: str) -> None:
+    async def every(client: AsyncMongoClient[dict[str, Any]], control: str) -> None:
+        nonlocal shown
         grants = Grants(client, control)
         if uuid is not None:
-            for found in await grants.of_uuid(tenant, uuid):
-                _show(found, found.key.subject, now, as_json=as_json)
+            async for found in _all(grants, tenant, uuid):
+                _show(found, escaped(found.key.subject), now, as_json=as_json)
+                shown += 1
             return
-        after: UUID | None = None
-        while page := await grants.of_subjects(tenant, [str(subject)], after=after, limit=_PAGE):
-            for found in page:
-                _show(found, str(found.key.uuid), now, as_json=as_json)
-            after = page[-1].key.uuid
+        after, more = None, True
+        while more:
+            page = await grants.of_subjects(tenant, [str(subject)], after=after, limit=_PAGE)
+            for after, held in page.grants:
+                for found in held:
+                    _show(found, str(after), now, as_json=as_json)
+                    shown += 1
+            more = page.more
 
-    use(listed)
+    use(every, tenant=tenant)
+    listed(shown, "grants", as_json=as_json)
 
 
 def _show(found: Grant, what: str, now: datetime, *, as_json: bool) -> None:
@@ -167,4 +218,4 @@ def _show(found: Grant, what: str, now: datetime, *, as_json: bool) -> None:
         return
     ends = found.expires_at.isoformat() if found.expires_at else "no end"
     state = "" if found.in_force(now) else "  (ended)"
-    click.echo(f"{what:<36} {found.role.label:<8} {ends:<34} by {found.granted_by}{state}")
+    click.echo(f"{what:<36} {found.role.label:<8} {ends:<34} by {escaped(found.granted_by)}{state}")

@@ -123,7 +123,9 @@ class _Import:
                     content=self._body(source, bar),
                 )
         for error in done["errors"]:
-            click.echo(f"line {error['line']}: {error['code']}: {error['detail']}", err=True)
+            # The server counts from 0; people, and their editors, from 1.
+            path = f" ({error['path']})" if error.get("path") else ""
+            click.echo(f"line {error['line'] + 1}: {error['code']}: {error['detail']}{path}", err=True)
         self._refused += done["failed"]
         return int(done["lines"])
 

@@ -19,6 +19,7 @@ _ELSEWHERE = {
     "grant": "livedocs.cli.grants",
     "import": "livedocs.cli.imports",
     "doctor": "livedocs.cli.doctor",
+    "keys": "livedocs.cli.keys",
     "watch": "livedocs.cli.watch",
 }
 """Commands and the modules that define them, under the same name."""
@@ -58,9 +59,10 @@ def main() -> None:
 )
 def serve(workers: int | None) -> None:
     """Run the server until SIGTERM or SIGINT."""
-    from livedocs.cli.settings import load  # noqa: PLC0415
+    from livedocs.cli.settings import listen, load  # noqa: PLC0415
 
     settings = load(**({} if workers is None else {"workers": workers}))
+    listen(settings)
     from livedocs.app import run  # noqa: PLC0415
 
     run(settings)
@@ -115,12 +117,16 @@ def demo(**options: Any) -> None:
 @click.option("--tenant", required=True, help="The tenant that is theirs: acme or globex.")
 @click.option("--scope", help="Scopes, separated by spaces.  [default: all that they may have]")
 @click.option("--ttl", type=click.IntRange(1), help="Seconds until it expires.")
-@click.option("--oauth-port", default=8001, show_default=True, type=click.IntRange(1, 65535))
-def token(**options: Any) -> None:
+@click.option(
+    "--oauth-port",
+    type=click.IntRange(1, 65535),
+    help="Where the provider listens.  [default: that of the demo in .livedocs, or 8001]",
+)
+def token(oauth_port: int | None, **options: Any) -> None:
     """Print an access token of the development OAuth provider."""
-    from livedocs.demo.token import TokenError, fetch_token  # noqa: PLC0415
+    from livedocs.demo.token import TokenError, fetch_token, port_of  # noqa: PLC0415
 
     try:
-        click.echo(fetch_token(**options))
+        click.echo(fetch_token(oauth_port=oauth_port or port_of(Path(".livedocs")), **options))
     except TokenError as error:
         raise click.ClickException(str(error)) from None

@@ -12,9 +12,10 @@ from pymongo import AsyncMongoClient
 
 from livedocs import extjson
 from livedocs.cli.settings import load, log_errors
-from livedocs.errors import LivedocsError, Unavailable
+from livedocs.errors import LivedocsError, NotFound, Unavailable
 from livedocs.store.audit import Actor
 from livedocs.store.connection import connect
+from livedocs.store.tenants import Tenants
 
 Result = TypeVar("Result")
 
@@ -35,13 +36,25 @@ dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be g
 """The option of every command that destroys."""
 
 
+def listed(count: int, what: str, *, as_json: bool) -> None:
+    """Say so when there was nothing to list; for a person, beside the list."""
+    if not count and not as_json:
+        click.echo(f"no {what}", err=True)
+
+
 def json_line(members: Mapping[str, Any]) -> None:
     """Print something listed, for programs; values as everywhere else (Extended JSON)."""
     click.echo(extjson.dumps(members).decode())
 
 
-def use(work: Callable[[AsyncMongoClient[dict[str, Any]], str], Awaitable[Result]]) -> Result:
+def use(
+    work: Callable[[AsyncMongoClient[dict[str, Any]], str], Awaitable[Result]], *, tenant: str | None = None
+) -> Result:
     """The result of `work`, called with a client and the name of the control database.
+
+    Args:
+        work: what is to be done.
+        tenant: the slug that the command has been given; nothing is done unless there is such a tenant.
 
     Raises:
         ClickException: for what the repositories refuse; `Unreachable` when MongoDB cannot be asked.
@@ -52,6 +65,8 @@ def use(work: Callable[[AsyncMongoClient[dict[str, Any]], str], Awaitable[Result
     async def with_client() -> Result:
         client = connect(settings, appname="livedocs-cli")
         try:
+            if tenant is not None and await Tenants(client, settings.control_database).get(tenant) is None:
+                raise NotFound("There is no tenant of this slug.", slug=tenant)
             return await work(client, settings.control_database)
         finally:
             await client.close()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from livedocs.cli import service
-from livedocs.cli.repositories import as_json, dry_run, json_line
+from livedocs.cli.repositories import as_json, dry_run, json_line, listed
 
 _NOBODY = "nobody who was seen"
 
@@ -32,6 +32,7 @@ def sessions() -> None:
 def list_(url: str, token: str, subject: str | None, uuid: str | None, *, as_json: bool) -> None:
     """Every session: id, who, from where, since when, in how many rooms."""
     found, silent = _all(url, token, {"subject": subject, "uuid": uuid})
+    listed(len(found), "sessions", as_json=as_json)
     for session in found:
         if as_json:
             json_line(session)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 
-from livedocs import config
+from livedocs import addresses, config
 from livedocs.errors import ConfigurationError
 
 
@@ -20,9 +21,26 @@ def load(**options: Any) -> config.Settings:
     try:
         return config.load(**options)
     except ConfigurationError as error:
-        for problem in error.problems:
-            click.echo(problem, err=True)
-        raise SystemExit(os.EX_CONFIG) from None
+        _refuse(error.problems)
+
+
+def listen(settings: config.Settings) -> None:
+    """See whether the server can listen where it is to, before anything else is begun.
+
+    Raises:
+        SystemExit: as `load` has it.
+    """
+    where = {"BIND": settings.bind, "METRICS_BIND": settings.metrics_bind}
+    problems = {name: addresses.taken(bind) for name, bind in where.items() if bind}
+    found = [f"{config.PREFIX}{name}: {complaint}" for name, complaint in problems.items() if complaint]
+    if found:
+        _refuse(found)
+
+
+def _refuse(problems: Sequence[str]) -> NoReturn:
+    for problem in problems:
+        click.echo(problem, err=True)
+    raise SystemExit(os.EX_CONFIG)
 
 
 def log_errors(settings: config.Settings) -> None:

@@ -7,20 +7,21 @@ from typing import BinaryIO, Literal, cast
 import click
 
 from livedocs import extjson
-from livedocs.cli.repositories import ACTOR, as_json, dry_run, json_line, use
+from livedocs.cli.repositories import ACTOR, as_json, dry_run, json_line, listed, use
 from livedocs.errors import InvalidJson
 from livedocs.model import CollectionKey, Tenant
+from livedocs.names import escaped
 from livedocs.store.deletions import Deletions, Loss
+from livedocs.store.inspection import meaning
 from livedocs.store.preparation import JsonSchema
 from livedocs.store.tenants import Tenants
 
-_MOST = 10_000
 _KEYS = click.Choice(["_id", "uuid"])
 
 
 @click.group()
 def tenant() -> None:
-    """Create, list, limit, suspend, resume and delete tenants; register collections, confine services."""
+    """Create, list, name, limit, suspend, resume and delete tenants; register collections, confine services."""
 
 
 def _members(found: Tenant) -> dict[str, object]:
@@ -31,6 +32,7 @@ def _members(found: Tenant) -> dict[str, object]:
         "collections": dict(found.collections),
         "limits": dict(found.limits),
         "services": {client_id: sorted(names) for client_id, names in found.services.items()},
+        "aliases": sorted(found.aliases),
     }
 
 
@@ -38,7 +40,9 @@ def _members(found: Tenant) -> dict[str, object]:
 @as_json
 def list_(*, as_json: bool) -> None:
     """Every tenant: slug, status, database, collections."""
-    for found in use(lambda client, control: Tenants(client, control).all()):
+    tenants = use(lambda client, control: Tenants(client, control).all())
+    listed(len(tenants), "tenants", as_json=as_json)
+    for found in tenants:
         if as_json:
             json_line(_members(found))
             continue
@@ -61,6 +65,8 @@ def show(slug: str, *, as_json: bool) -> None:
         click.echo(f"{'created':<12}{found.created_at.isoformat(timespec='seconds')}")
     for name, key in sorted(found.collections.items()):
         click.echo(f"{'collection':<12}{name:<24} {key}")
+    for name in sorted(found.aliases):
+        click.echo(f"{'alias':<12}{escaped(name)}")
     for name, limit in sorted(found.limits.items()):
         click.echo(f"{'limit':<12}{name:<24} {limit}")
     for client_id, names in sorted(found.services.items()):
@@ -122,13 +128,23 @@ def _collection(text: str) -> tuple[str, CollectionKey]:
     help="A JSON Schema that MongoDB is to hold every write to.  [default: as it is]",
 )
 def register(slug: str, collection: str, key: CollectionKey, schema: JsonSchema | None) -> None:
-    """Stream a further collection of the tenant, which may exist already."""
+    """Stream a further collection of the tenant, which may exist already.
+
+    Prints how many documents are not streamed, and what they hold in place of a UUID: a BSON type as $type names
+    it, with the subtype for 16 bytes of binary data. Where looking at all takes longer than 5 seconds, a random
+    sample is counted.
+    """
     use(lambda client, control: Tenants(client, control).register(slug, collection, key, ACTOR, schema))
-    unkeyed = use(lambda client, control: Tenants(client, control).unkeyed(slug, collection, most=_MOST))
+    report = use(lambda client, control: Tenants(client, control).inspect(slug, collection))
     click.echo(f"registered {collection} of {slug}")
-    if unkeyed:
+    if report.not_streamed:
+        click.echo(f"{report.without_uuid} documents have no UUID (Binary subtype 4) and are not streamed:")
+    for found, count in report.not_streamed.items():
+        meant = meaning(found)
+        click.echo(f"  {count:>9}  {found}{f' ({meant})' if meant else ''}")
+    if not report.complete:
         click.echo(
-            f"{unkeyed}{' or more' if unkeyed == _MOST else ''} documents have no UUID and are not streamed"
+            f"looking at all takes too long: these are the numbers of a sample of {report.examined} documents"
         )
 
 
@@ -147,6 +163,18 @@ def _limit(text: str) -> tuple[str, int]:
     if not (number.isascii() and number.isdigit()):
         raise click.BadParameter(f"{text}: a limit is NAME=NUMBER", param_hint="LIMITS")
     return name, int(number)
+
+
+@tenant.command()
+@click.argument("slug")
+@click.argument("aliases", nargs=-1, metavar="[NAME]...")
+def alias(slug: str, aliases: tuple[str, ...]) -> None:
+    """Take these names in tokens for the tenant, in place of its present aliases; without any, its slug alone.
+
+    For an OAuth service that names tenants by an id of its own: org_2x9, a GUID, a number.
+    """
+    use(lambda client, control: Tenants(client, control).set_aliases(slug, set(aliases), ACTOR))
+    click.echo(f"{slug} has {len(set(aliases))} aliases")
 
 
 @tenant.command()

@@ -35,7 +35,9 @@ def watch(uuids: tuple[str, ...], url: str, token: str, count: int | None) -> No
     try:
         import websockets  # noqa: F401, PLC0415 - an extra
     except ImportError:
-        raise click.ClickException("this needs the `client` extra: pip install 'livedocs[client]'") from None
+        raise click.ClickException(
+            "this needs the `client` extra: pip install 'CHECKOUT[client]', with the path of a livedocs checkout"
+        ) from None
     try:
         left = asyncio.run(_follow(url, token, rooms, count))
     except KeyboardInterrupt:

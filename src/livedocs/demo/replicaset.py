@@ -18,6 +18,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 from livedocs.demo.mongod import Mongod, MongodError, wait_until
 
 _ALREADY_INITIALIZED = 23
+# Seconds that pre-images are kept; without a value they would be for as long as the oplog is.
+_PRE_IMAGE_SECONDS = 3600
 _UNAUTHORIZED = 13
 
 
@@ -94,6 +96,7 @@ class ReplicaSet:
             self._form()
             wait_until(lambda: self.primary() is not None, timeout, "a primary to be elected")
             self._create_admin()
+            self._expire_pre_images()
             wait_until(lambda: all(map(_in_service, self.members)), timeout, "every member to follow the primary")
         except BaseException:
             self.stop()
@@ -160,6 +163,17 @@ class ReplicaSet:
         except OperationFailure as error:
             if error.code != _UNAUTHORIZED:
                 raise
+
+    def _expire_pre_images(self) -> None:
+        """Have pre-images expire, unless the data says when; it is a parameter of the whole set, which is ours."""
+        primary = self.primary()
+        if primary is None:
+            return
+        with primary.client(self._admin) as client:
+            reply = client.admin.command({"getClusterParameter": "changeStreamOptions"})
+            if reply["clusterParameters"][0]["preAndPostImages"]["expireAfterSeconds"] == "off":
+                wanted = {"preAndPostImages": {"expireAfterSeconds": _PRE_IMAGE_SECONDS}}
+                client.admin.command({"setClusterParameter": {"changeStreamOptions": wanted}})
 
 
 def _hello(member: Mongod) -> Mapping[str, Any]:

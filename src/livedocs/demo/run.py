@@ -32,6 +32,7 @@ from livedocs.demo.oauth.client_secret import VARIABLE as SECRET_VARIABLE
 from livedocs.demo.oauth.client_secret import client_secret
 from livedocs.demo.people import AUDIENCE, LOGIN_CLIENT, TENANTS
 from livedocs.demo.replicaset import ReplicaSet
+from livedocs.demo.token import note_port
 from livedocs.demo.welcome import welcome
 from livedocs.model import Tenant
 from livedocs.store import migrate
@@ -206,6 +207,7 @@ def _start(ports: Ports, folder: Path, running: contextlib.ExitStack) -> dict[in
 
     click.echo(f"==> OAuth provider on port {ports.oauth} ...")
     own = {name: value for name, value in os.environ.items() if not name.startswith(config.PREFIX)}
+    note_port(folder, ports.oauth)
     secret = client_secret(folder / "oauth")
     provider = _spawn(
         "the OAuth provider",

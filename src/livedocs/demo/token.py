@@ -8,6 +8,7 @@ import html
 import json
 import re
 import secrets
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,6 +18,22 @@ from livedocs.demo import people
 
 _TIMEOUT: Final = 10.0
 _PAGE_FIELD: Final = re.compile(r'<input type="hidden" name="page" value="([^"]*)">')
+
+
+_PORT_FILE: Final = "oauth-port"
+
+
+def note_port(folder: Path, port: int) -> None:
+    """Leave word in a demo's data folder of where its provider listens."""
+    (folder / _PORT_FILE).write_text(f"{port}\n")
+
+
+def port_of(folder: Path) -> int:
+    """Where the provider of the demo with that data folder listens; 8001 if it has left no word."""
+    try:
+        return int((folder / _PORT_FILE).read_text())
+    except (OSError, ValueError):
+        return 8001
 
 
 class TokenError(Exception):

@@ -54,6 +54,7 @@ _FOR_TESTS = {
     "introspection_cache": 0,
     "introspection_interval": 0.3,
     "shutdown_grace": 0,
+    "limit_connections_per_address": 0,
     **{
         f"limit_{kind}_per_{whom}": 0
         for kind in ("handshakes", "joins", "events", "requests")

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlsplit
 
+from livedocs.demo.profiles import PROFILES, shaped
+
 AUDIENCE = "livedocs"
 SERVER_ID = "livedocs"
 
@@ -31,6 +33,7 @@ class Identity:
     Attributes:
         name: the `sub` of a person, the client id of a service.
         service: a program that speaks for itself.
+        profile: the OAuth service in whose shape its tokens are introspected.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Identity:
     groups: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     service: bool = False
+    profile: str = "friendly"
 
     @property
     def subject(self) -> str:
@@ -91,10 +95,24 @@ class OAuth:
         return Identity(name, tenant or self._tenant, tuple(groups), tuple(scopes))
 
     def service(
-        self, client_id: str, *, tenant: str | None = None, scopes: Iterable[str] = ("livedocs:write",)
+        self,
+        client_id: str,
+        *,
+        tenant: str | None = None,
+        scopes: Iterable[str] = ("livedocs:write",),
+        profile: str = "friendly",
     ) -> Identity:
-        """A program that speaks for itself."""
-        return Identity(client_id, tenant or self._tenant, (), tuple(scopes), service=True)
+        """A program that speaks for itself.
+
+        Args:
+            client_id: its id at the OAuth service.
+            tenant: whose program it is; the first tenant's if nobody's is named.
+            scopes: what its tokens may do.
+            profile: the OAuth service in whose shape its tokens are introspected: keycloak, auth0, entra, zitadel.
+        """
+        if profile not in PROFILES:
+            raise ValueError(f"profile is one of {', '.join(PROFILES)}, not {profile}")
+        return Identity(client_id, tenant or self._tenant, (), tuple(scopes), service=True, profile=profile)
 
     def identity(self, who: str | Identity) -> Identity:
         """Who is meant: a name is a person of the first tenant."""
@@ -233,21 +251,20 @@ class OAuth:
         if issued is None or not issued.active or issued.expires_at <= self._clock():
             return _json({"active": False})
         who = issued.identity
-        return _json(
-            {
-                "active": True,
-                "iss": self.issuer,
-                "aud": AUDIENCE,
-                "sub": who.name,
-                "client_id": issued.client,
-                "username": who.name,
-                "token_type": "Bearer",
-                "exp": int(issued.expires_at),
-                "scope": " ".join(who.scopes),
-                "tenant": who.tenant,
-                "groups": list(self._groups.get((who.subject, who.tenant), who.groups)),
-            }
-        )
+        claims = {
+            "active": True,
+            "iss": self.issuer,
+            "aud": AUDIENCE,
+            "sub": who.name,
+            "client_id": issued.client,
+            "username": who.name,
+            "token_type": "Bearer",
+            "exp": int(issued.expires_at),
+            "scope": " ".join(who.scopes),
+            "tenant": who.tenant,
+            "groups": list(self._groups.get((who.subject, who.tenant), who.groups)),
+        }
+        return _json(shaped(who.profile, claims, issued.client, service=who.service))
 
     def _revoke(self, form: Mapping[str, str], _credentials: _Credentials) -> Answer:
         issued = self._tokens.get(form.get("token", ""))

@@ -12,7 +12,7 @@ from livedocs.testing.background import Background
 from livedocs.testing.barrier import Barrier
 from livedocs.testing.deployment import Deployment
 from livedocs.testing.oauth import Identity
-from livedocs.testing.sockets import WITHIN, Joined, Listener, Seen
+from livedocs.testing.sockets import WITHIN, Joined, Listener, Seen, Tickets
 
 T = TypeVar("T")
 
@@ -160,6 +160,7 @@ class Sockets:
         self._deployment = deployment
         self._barrier = barrier
         self._open: list[Listener] = []
+        self._tickets: Tickets = {}
 
     async def connect(self, who: str | Identity, *, token: str | None = None) -> Socket:
         """A socket of somebody: a person by name, or an identity; with a token of their own unless one is given.
@@ -168,7 +169,7 @@ class Sockets:
             AssertionError: the server refuses.
         """
         identity, token = _credential(self._deployment, who, token)
-        listener = await self._background.run(connected(self._deployment, identity, token))
+        listener = await self._background.run(connected(self._deployment, identity, token, self._tickets))
         self._open.append(listener)
         return Socket(self._background, self._barrier, listener, token)
 
@@ -204,11 +205,12 @@ class BlockingSockets:
         self._deployment = deployment
         self._barrier = barrier
         self._open: list[Listener] = []
+        self._tickets: Tickets = {}
 
     def connect(self, who: str | Identity, *, token: str | None = None) -> BlockingSocket:
         """As `Sockets.connect`."""
         identity, token = _credential(self._deployment, who, token)
-        listener = self._background.wait(connected(self._deployment, identity, token))
+        listener = self._background.wait(connected(self._deployment, identity, token, self._tickets))
         self._open.append(listener)
         return BlockingSocket(self._background, self._barrier, listener, token)
 
@@ -237,14 +239,14 @@ def _credential(deployment: Deployment, who: str | Identity, token: str | None) 
     return identity, token or deployment.oauth.token(identity)
 
 
-async def connected(deployment: Deployment, identity: Identity, token: str) -> Listener:
+async def connected(deployment: Deployment, identity: Identity, token: str, tickets: Tickets) -> Listener:
     """A socket that was let in.
 
     Raises:
         AssertionError: it was not.
     """
     try:
-        return await Listener.connected(deployment, identity, token)
+        return await Listener.connected(deployment, identity, token, tickets)
     except LivedocsError as error:
         raise AssertionError(f"{identity.name} cannot connect: {error}") from error
     except ClientError as error:

@@ -19,6 +19,8 @@ from livedocs.testing.deployment import Deployment
 from livedocs.testing.oauth import Identity
 
 WITHIN = 5.0
+Tickets = dict[Identity, str]
+"""The newest one of each person; returned with every join, as the clients do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,12 @@ class Listener:
         ended: why the server has ended it; None while it lives.
     """
 
-    def __init__(self, connection: Connection, identity: Identity, deployment: Deployment) -> None:
+    def __init__(
+        self, connection: Connection, identity: Identity, deployment: Deployment, tickets: Tickets | None = None
+    ) -> None:
         self.name = identity.name
+        self._identity = identity
+        self._tickets: Tickets = {} if tickets is None else tickets
         self.ended: str | None = None
         self._connection = connection
         self._deployment = deployment
@@ -75,13 +81,15 @@ class Listener:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def connected(cls, deployment: Deployment, identity: Identity, token: str) -> Self:
-        """A socket that the server has let in.
+    async def connected(
+        cls, deployment: Deployment, identity: Identity, token: str, tickets: Tickets | None = None
+    ) -> Self:
+        """A socket that the server has let in; with the tickets of sockets before it.
 
         Raises:
             LivedocsError: it has not.
         """
-        return cls(await Connection.opened(deployment.url, token), identity, deployment)
+        return cls(await Connection.opened(deployment.url, token), identity, deployment, tickets)
 
     async def _read(self) -> None:
         ended = "gone"
@@ -103,6 +111,10 @@ class Listener:
         data, meta = (*packet.arguments, {}, {})[:2]
         if packet.name == "Check" or not isinstance(data, dict):
             # The echo that comes as an event beside the acknowledgement.
+            return None
+        if packet.name == "$ticket":
+            # As the clients do: kept, and nothing to be shown.
+            self._tickets[self._identity] = data["ticket"]
             return None
         self._events.append(Seen(packet.name, data, meta))
         return str(data.get("reason")) if packet.name == "$goaway" else None
@@ -131,7 +143,10 @@ class Listener:
         """The room, or why the server refuses."""
         options: dict[str, Any] = {"snapshot": True} if since is None else {"since": since}
         options |= {} if collections is None else {"collections": list(collections)}
+        options |= {"ticket": self._tickets[self._identity]} if self._identity in self._tickets else {}
         answer = await self.call("JoinRoom", [str(uuid)], options, within=within)
+        if "ticket" in answer:
+            self._tickets[self._identity] = answer["ticket"]
         told = answer["joined"].get(str(uuid))
         if told is None:
             return answers.refusal(answer["refused"].get(str(uuid)) or answer)

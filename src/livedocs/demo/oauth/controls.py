@@ -12,6 +12,7 @@ from livedocs.demo.oauth.endpoints import access_token
 from livedocs.demo.oauth.faults import Fault, Faults, Kind
 from livedocs.demo.oauth.records import Standing
 from livedocs.demo.oauth.server import Server
+from livedocs.demo.profiles import PROFILES
 from livedocs.model import SLUG
 
 _MOST_DELAY: Final = 120.0
@@ -44,6 +45,14 @@ def controls(server: Server, faults: Faults) -> Blueprint:
         _standing(server, name)
         server.state.reset_standing(name)
         return jsonify(_shown(_standing(server, name)))
+
+    @blueprint.post("/profile")
+    def set_profile() -> Response:
+        asked = _body({"profile"}).get("profile")
+        if not isinstance(asked, str) or asked not in PROFILES:
+            _refuse(f"profile is one of {', '.join(PROFILES)}")
+        server.profile = asked
+        return jsonify({"profile": server.profile})
 
     @blueprint.get("/faults")
     def show_faults() -> Response:

@@ -18,6 +18,7 @@ from livedocs.demo.oauth.clients import Client
 from livedocs.demo.oauth.keys import ALGORITHM
 from livedocs.demo.oauth.records import AccessToken, RefreshToken
 from livedocs.demo.oauth.server import Server, subject_claims
+from livedocs.demo.profiles import shaped
 
 _CONFIDENTIAL = ["client_secret_basic", "client_secret_post"]
 
@@ -67,7 +68,7 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib shi
         if token.person and (standing is None or standing.disabled):
             return {"active": False}
         client = self.server.clients[token.client_id]
-        return {
+        claims = {
             "active": True,
             "iss": self.server.issuer,
             "aud": people.AUDIENCE,
@@ -80,6 +81,7 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib shi
             "token_type": "Bearer",
             **subject_claims(client, standing.person if standing else None),
         }
+        return shaped(self.server.profile, claims, token.client_id, service=standing is None)
 
 
 class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib ships no types

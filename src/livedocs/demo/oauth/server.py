@@ -17,6 +17,7 @@ from livedocs.demo.oauth.keys import ACCESS_TOKEN_TYPE, SigningKey
 from livedocs.demo.oauth.records import AccessToken, Login
 from livedocs.demo.oauth.state import State
 from livedocs.demo.people import Person
+from livedocs.demo.profiles import shaped
 
 
 class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no types
@@ -28,6 +29,8 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no typ
         self.key = key
         self.state = state
         self.clients = clients
+        # In whose shape tokens are: one of `PROFILES`; for tests.
+        self.profile = "friendly"
         # What Authlib's Flask integration would take from an application's configuration.
         self.scopes_supported = tuple(people.SCOPES)
         self.register_token_generator("default", self.issue)
@@ -74,6 +77,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no typ
             "scope": allowed,
             **subject_claims(client, user),
         }
+        claims = shaped(self.profile, claims, client.client_id, service=user is None)
         token = {
             "access_token": self.key.sign(claims, typ=ACCESS_TOKEN_TYPE),
             "token_type": "Bearer",
@@ -93,7 +97,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no typ
             AccessToken(
                 claims["jti"],
                 request.client.client_id,
-                claims["scope"],
+                token["scope"],
                 claims["iat"],
                 claims["exp"],
                 login.person if login else None,
