@@ -13,6 +13,7 @@ const SESSION: Session = {
   tenant: 'acme',
   expiresAt: null,
   refreshAt: null,
+  canRefresh: true,
 };
 
 /** A socket whose other end is the test. */
@@ -29,6 +30,11 @@ class FakeSocket implements LiveSocket {
   accept(more: Record<string, unknown>): void {
     this.asked.at(-1)?.answer({ joined: { [UUID]: { role: 'owner', cursor: '82B', ...more } }, refused: {} });
   }
+  /** The same with a ticket. */
+  admit(ticket: string, more: Record<string, unknown>): void {
+    const joined = { [UUID]: { role: 'owner', cursor: '82B', ...more } };
+    this.asked.at(-1)?.answer({ joined, refused: {}, ticket });
+  }
   change(id: string, n: number): void {
     this.events.message('notes', [
       { uuid: UUID, n },
@@ -43,6 +49,7 @@ class World {
   readonly causes: string[] = [];
   room: Room | null = null;
   session: 'valid' | 'ended' | 'unreachable' = 'valid';
+  canRefresh = true;
   refreshed: 'renewed' | 'ended' = 'renewed';
   readonly client: LiveClient;
 
@@ -51,7 +58,7 @@ class World {
       check: async () =>
         this.session === 'valid'
           ? { state: 'valid', session: SESSION, canRefresh: true }
-          : { state: this.session },
+          : { state: this.session, canRefresh: this.canRefresh },
       refresh: async () => this.refreshed,
     };
     const listener = {
@@ -107,6 +114,49 @@ test('a room that was asked for before the socket was up is joined when it is, w
   expect(world.n).toBe(1);
 });
 
+test('a room is the same one however its UUID is written', () => {
+  const world = new World();
+  world.client.join(UUID.toUpperCase());
+  world.socket(0).events.opened();
+  expect(world.socket(0).asked[0]?.args[0]).toEqual([UUID]);
+  world.socket(0).accept({ snapshot: { notes: [{ uuid: UUID, n: 1 }] } });
+  expect(world.n).toBe(1);
+  world.client.leave(UUID.toUpperCase());
+  expect(world.room).toBeNull();
+});
+
+test('the newest ticket goes with every join, whether it came with an answer or by itself', async () => {
+  const world = new World();
+  world.client.join(UUID);
+  world.socket(0).events.opened();
+  expect(world.socket(0).asked[0]?.args[1]).toEqual({ snapshot: true });
+  world.socket(0).admit('first', { snapshot: { notes: [{ uuid: UUID, n: 1 }] } });
+  world.client.join(UUID);
+  expect(world.socket(0).asked[1]?.args[1]).toEqual({ snapshot: true, ticket: 'first' });
+  world.socket(0).accept({ snapshot: { notes: [{ uuid: UUID, n: 1 }] } });
+  world.socket(0).events.message('$ticket', [{ ticket: 'second' }]);
+  world.socket(0).events.message('$ticket', [{}]);
+  vi.advanceTimersByTime(6000);
+  world.socket(0).events.closed();
+  await settle();
+  vi.advanceTimersByTime(6000);
+  await settle();
+  world.socket(1).events.opened();
+  expect(world.socket(1).asked[0]?.args[1]).toEqual({ since: '82B', ticket: 'second' });
+});
+
+test('a ticket does not outlive its session', async () => {
+  const world = new World();
+  world.client.join(UUID);
+  world.socket(0).events.opened();
+  world.socket(0).admit('first', { snapshot: { notes: [] } });
+  world.client.stop();
+  world.client.start(SESSION);
+  world.client.join(UUID);
+  world.socket(1).events.opened();
+  expect(world.socket(1).asked[0]?.args[1]).toEqual({ snapshot: true });
+});
+
 test('after a lost socket the room is joined again from its cursor, and replayed events count', async () => {
   const world = World.live();
   world.socket(0).change('82C', 2);
@@ -148,6 +198,26 @@ test('an ended session that cannot be refreshed is expired', async () => {
   world.socket(0).events.closed();
   await settle();
   expect(world.states.at(-1)).toBe('expired');
+});
+
+describe('a logout in another tab', () => {
+  test('is told by the server, and nothing of the rooms is kept', () => {
+    const world = World.live();
+    world.socket(0).events.message('$goaway', [{ reason: 'logout', within_ms: 0 }]);
+    expect(world.states.at(-1)).toBe('loggedOut');
+    expect(world.socket(0).closed).toBe(true);
+    world.client.start(SESSION);
+    world.socket(1).events.opened();
+    expect(world.socket(1).asked).toEqual([]);
+  });
+
+  test('is found out by a tab that slept meanwhile: the session could be continued, and now cannot', async () => {
+    const world = World.live();
+    Object.assign(world, { session: 'ended', canRefresh: false });
+    world.socket(0).events.closed();
+    await settle();
+    expect(world.states.at(-1)).toBe('loggedOut');
+  });
 });
 
 describe('a session about to end', () => {

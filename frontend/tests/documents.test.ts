@@ -69,10 +69,18 @@ describe('an update', () => {
     expect(apply(held({ title: 'a', tags: [1], due }), event('update', data))).toBeNull();
   });
 
-  test('of a document that is not here, or of one among several, needs a fresh snapshot', () => {
+  test('of a document that is not here, or of nobody knows which of several, needs a fresh snapshot', () => {
     expect(apply(new Map(), event('update', { a: 1 }))).toBeNull();
     const two = fromSnapshot({ notes: [{ _id: 1 }, { _id: 2 }] });
     expect(apply(two, event('update', { a: 1 }))).toBeNull();
+    expect(apply(two, event('update', { a: 1 }, { _id: 3 }))).toBeNull();
+  });
+
+  test('of one among several changes that one', () => {
+    const ids = [{ $oid: '1' }, { $oid: '2' }, 'x'];
+    const several = fromSnapshot({ notes: ids.map((_id) => ({ _id })) });
+    const changed = apply(several, event('update', { a: 1 }, { _id: { $oid: '2' } }));
+    expect(changed?.get('notes')).toEqual([{ _id: ids[0] }, { _id: ids[1], a: 1 }, { _id: 'x' }]);
   });
 
   test('of a field called __proto__ changes that field and no prototype', () => {
@@ -101,8 +109,18 @@ describe('a whole document', () => {
   });
 });
 
-test('a delete takes the only document away; which of several it was needs a fresh snapshot', () => {
+test('a change of a document that may be one that is not shown needs a fresh snapshot', () => {
+  const large = fromSnapshot({ notes: [{ uuid: UUID, $too_large: 5_000_000 }, { _id: 1 }] });
+  for (const op of ['insert', 'replace', 'update', 'delete'] as const) {
+    expect(apply(large, event(op, { _id: 2 }, { _id: 2 }))).toBeNull();
+  }
+  expect(apply(large, event('delete', {}, { _id: 1 }))?.get('notes')).toHaveLength(1);
+});
+
+test('a delete takes the document away that it names, or the only one', () => {
   expect(apply(held({ a: 1 }), event('delete', {}))?.size).toBe(0);
   expect(apply(new Map(), event('delete', {}))?.size).toBe(0);
-  expect(apply(fromSnapshot({ notes: [{ _id: 1 }, { _id: 2 }] }), event('delete', {}))).toBeNull();
+  const two = fromSnapshot({ notes: [{ _id: 1 }, { _id: 2 }] });
+  expect(apply(two, event('delete', {}, { _id: 1 }))?.get('notes')).toEqual([{ _id: 2 }]);
+  expect(apply(two, event('delete', {}, { _id: 3 }))?.get('notes')).toHaveLength(2);
 });

@@ -50,6 +50,20 @@ test('names in a path are encoded', async () => {
   expect(calls[0]?.init.body).toBe('{"role":"reader"}');
 });
 
+test('grants are read page by page', async () => {
+  const [api, calls] = server((path) => {
+    const last = path.includes('cursor=');
+    const role = 'reader';
+    return json({ uuid: 'u', grants: [{ subject: last ? 'user:b' : 'user:a', role }], next: last ? null : 'x=' });
+  });
+  const subjects = (await api.grants('u')).map((grant) => grant.subject);
+  expect(subjects).toEqual(['user:a', 'user:b']);
+  expect(calls.map((call) => call.path)).toEqual([
+    '/v1/grants/u?limit=500',
+    '/v1/grants/u?limit=500&cursor=x%3D',
+  ]);
+});
+
 test('a create sends the UUID within the document', async () => {
   const [api, calls] = server(() => json({}, 201));
   await api.create('notes', { title: 'x' }, 'u');

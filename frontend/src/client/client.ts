@@ -6,7 +6,15 @@
 
 import { step, type Connection, type ConnectionEvent, type Effect } from './connection';
 import type { Session } from './http';
-import { parseChange, parseControl, parseJoinAck, type ChangeEvent, type Control, type JoinAck } from './protocol';
+import {
+  parseChange,
+  parseControl,
+  parseJoinAck,
+  type ChangeEvent,
+  type Control,
+  type JoinAck,
+  type Ticket,
+} from './protocol';
 import { joined, newRoom, received, refused, resynced, revoked, type Room } from './room';
 import { refreshDelay, type SessionKeeper } from './session';
 import { openSocket, type LiveSocket, type OpenSocket } from './socket';
@@ -46,6 +54,8 @@ export class LiveClient {
   /** The socket that is to take over, while there is one. */
   private next: LiveSocket | null = null;
   private session: Session | null = null;
+  /** The newest one, of whichever socket. */
+  private ticket: Ticket | null = null;
   private retryTimer: Timer = undefined;
   private settleTimer: Timer = undefined;
   private expiryTimer: Timer = undefined;
@@ -73,10 +83,7 @@ export class LiveClient {
   /** Closes everything; nothing is called back afterwards but `connection` with `idle`. */
   stop(): void {
     this.feed({ kind: 'stop' });
-    this.rooms.clear();
-    for (const timer of this.askTimers) clearTimeout(timer);
-    this.askTimers.clear();
-    clearTimeout(this.expiryTimer);
+    this.forget();
   }
 
   /** The network may be back: do not wait any longer. */
@@ -85,16 +92,27 @@ export class LiveClient {
   }
 
   join(uuid: string): void {
-    const room = newRoom(uuid);
+    // As events name it, however the caller writes it.
+    const room = newRoom(uuid.toLowerCase());
     this.set(room, { kind: 'joining' });
     if (this.socket !== null && this.state.kind === 'live') this.ask(this.socket, [room]);
   }
 
-  leave(uuid: string): void {
+  leave(written: string): void {
+    const uuid = written.toLowerCase();
     if (!this.rooms.delete(uuid)) return;
     this.socket?.ask('LeaveRoom', [[uuid]], () => undefined);
     this.next?.ask('LeaveRoom', [[uuid]], () => undefined);
     this.listener.room(uuid, null, { kind: 'left' });
+  }
+
+  /** What this session has seen is not for the next. */
+  private forget(): void {
+    this.rooms.clear();
+    this.ticket = null;
+    for (const timer of this.askTimers) clearTimeout(timer);
+    this.askTimers.clear();
+    clearTimeout(this.expiryTimer);
   }
 
   private feed(event: ConnectionEvent): void {
@@ -103,6 +121,7 @@ export class LiveClient {
     this.state = state;
     if (state.kind !== before.kind) this.settle(state);
     for (const effect of effects) this.perform(effect);
+    if (state.kind === 'loggedOut' && before.kind !== 'loggedOut') this.forget();
     if (state !== before) this.listener.connection(state);
   }
 
@@ -147,7 +166,11 @@ export class LiveClient {
     const check = await this.keeper.check();
     if (this.state.kind === 'idle') return;
     if (check.state === 'valid') this.learn(check.session);
-    this.feed(check.state === 'refused' ? { kind: 'session', ...check } : { kind: 'session', state: check.state });
+    if (check.state === 'refused') this.feed({ kind: 'session', ...check });
+    // What it could be continued with does not run out before it: somebody has taken it away, maybe in another tab.
+    else if (check.state === 'ended' && !check.canRefresh && this.session?.canRefresh === true)
+      this.feed({ kind: 'session', state: 'loggedOut' });
+    else this.feed({ kind: 'session', state: check.state });
   }
 
   private async relearn(): Promise<void> {
@@ -232,7 +255,11 @@ export class LiveClient {
     let open = groups.size;
     if (open === 0) done();
     for (const [since, uuids] of groups) {
-      const options = since === null ? { snapshot: true } : { since };
+      // With every join: in the answer to one without it, the ticket would begin anew.
+      const options = {
+        ...(since === null ? { snapshot: true } : { since }),
+        ...(this.ticket === null ? {} : { ticket: this.ticket }),
+      };
       socket.ask('JoinRoom', [uuids, options], (reply) => {
         if (socket !== this.socket && socket !== this.next) return;
         this.answered(parseJoinAck(reply ?? { code: 'timeout' }, uuids), since);
@@ -242,7 +269,8 @@ export class LiveClient {
     }
   }
 
-  private answered({ joined: taken, refused: turnedDown }: JoinAck, since: string | null): void {
+  private answered({ joined: taken, refused: turnedDown, ticket }: JoinAck, since: string | null): void {
+    if (ticket !== undefined) this.ticket = ticket;
     for (const [uuid, answer] of Object.entries(taken)) {
       const room = this.rooms.get(uuid);
       if (room === undefined) continue;
@@ -293,6 +321,10 @@ export class LiveClient {
   private control(control: Control): void {
     if (control.kind === 'expiring') return this.feed({ kind: 'expiring' });
     if (control.kind === 'goaway') return this.feed(control);
+    if (control.kind === 'ticket') {
+      this.ticket = control.ticket;
+      return undefined;
+    }
     const room = this.rooms.get(control.uuid);
     if (room === undefined) return undefined;
     switch (control.kind) {

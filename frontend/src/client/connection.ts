@@ -2,6 +2,7 @@
  * The connection as a state machine. Pure: a state and an event in, a state and what is to be done out.
  *
  *     idle -> connecting -> live -> checking -> connecting | waiting | refreshing | refused
+ *                     live, checking -> loggedOut
  *                                   waiting -> connecting
  *                                refreshing -> connecting | expired | waiting
  *
@@ -16,7 +17,10 @@ export type Connection =
   | { readonly kind: 'checking'; readonly attempt: number }
   | { readonly kind: 'waiting'; readonly attempt: number }
   | { readonly kind: 'refreshing'; readonly attempt: number }
+  /** The session has ended by itself, or cannot be continued. */
   | { readonly kind: 'expired' }
+  /** Somebody has logged out of it, in this tab or in another one. */
+  | { readonly kind: 'loggedOut' }
   | { readonly kind: 'refused'; readonly code: string };
 
 export type ConnectionEvent =
@@ -27,7 +31,7 @@ export type ConnectionEvent =
   | { readonly kind: 'settled' }
   | { readonly kind: 'failed'; readonly code?: string }
   | { readonly kind: 'closed' }
-  | { readonly kind: 'session'; readonly state: 'valid' | 'ended' | 'unreachable' }
+  | { readonly kind: 'session'; readonly state: 'valid' | 'ended' | 'loggedOut' | 'unreachable' }
   | { readonly kind: 'session'; readonly state: 'refused'; readonly code: string }
   | { readonly kind: 'refreshed'; readonly outcome: 'renewed' | 'ended' | 'unreachable' }
   | { readonly kind: 'retry' }
@@ -52,6 +56,8 @@ const FINAL: readonly string[] = ['forbidden_origin', 'forbidden', 'unknown_tena
 
 /** The notice with which an administrator ends a connection: coming back at once would make nothing of it. */
 const SENT_AWAY = 'disconnected';
+/** The notice with which the sockets of a session end that somebody has logged out of. */
+const LOGGED_OUT = 'logout';
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 20_000;
@@ -79,6 +85,7 @@ export function step(state: Connection, event: ConnectionEvent): Step {
   switch (state.kind) {
     case 'idle':
     case 'expired':
+    case 'loggedOut':
     case 'refused':
       return event.kind === 'start' ? open(0) : [state, []];
     case 'connecting':
@@ -131,6 +138,7 @@ function whileLive(state: Connection & { kind: 'live' }, event: ConnectionEvent)
         ? [{ ...state, renewal: 'replacing' }, [{ kind: 'replace', withinMs: 0 }]]
         : [{ ...state, renewal: 'none' }, []];
     case 'goaway':
+      if (event.reason === LOGGED_OUT) return [{ kind: 'loggedOut' }, [{ kind: 'close' }]];
       if (event.reason === SENT_AWAY) return [{ kind: 'refused', code: SENT_AWAY }, [{ kind: 'close' }]];
       // With no time left the socket closes right behind the notice; what is to be done then is decided then.
       return state.renewal === 'none' && event.withinMs > 0
@@ -150,6 +158,8 @@ function afterCheck(attempt: number, event: ConnectionEvent & { kind: 'session' 
       return attempt === 0 ? open(0) : wait(attempt);
     case 'ended':
       return refresh(attempt);
+    case 'loggedOut':
+      return [{ kind: 'loggedOut' }, []];
     case 'unreachable':
       return wait(attempt);
     case 'refused':

@@ -57,31 +57,42 @@ export function update(document: JsonObject, data: JsonObject, meta: Meta): Json
   }
 }
 
-function identity(document: JsonObject): string {
-  return JSON.stringify(document['_id'] ?? null);
+function identity(id: Json | undefined): string {
+  return JSON.stringify(id ?? null);
+}
+
+/** Where the document of an event is among those held; -1 when it is not. Without an `_id` there is but one. */
+function place(held: readonly JsonObject[], { data, meta }: ChangeEvent): number {
+  const id = identity(meta._id ?? data['_id']);
+  return held.findIndex((document) => identity(document['_id']) === id);
+}
+
+function exchanged(held: readonly JsonObject[], at: number, next: JsonObject): readonly JsonObject[] {
+  return held.map((old, index) => (index === at ? next : old));
 }
 
 /** The documents after the event, or null when they cannot be known without a fresh snapshot. */
-export function apply(documents: Documents, { collection, data, meta }: ChangeEvent): Documents | null {
+export function apply(documents: Documents, event: ChangeEvent): Documents | null {
+  const { collection, data, meta } = event;
   const held = documents.get(collection) ?? [];
-  const [only] = held;
+  const at = place(held, event);
+  // What stands for a document that is not shown has no `_id`: it could be this one.
+  if (at < 0 && meta._id !== undefined && held.some((document) => document['_id'] === undefined)) return null;
   switch (meta.op) {
     case 'insert':
-    case 'replace': {
-      const at = held.findIndex((document) => identity(document) === identity(data));
+    case 'replace':
+      return put(documents, collection, at < 0 ? [...held, data] : exchanged(held, at, data));
+    case 'update': {
+      const old = held[at];
+      const next = old === undefined ? null : update(old, data, meta);
+      return next === null ? null : put(documents, collection, exchanged(held, at, next));
+    }
+    case 'delete':
       return put(
         documents,
         collection,
-        at < 0 ? [...held, data] : held.map((old, index) => (index === at ? data : old)),
+        held.filter((_, index) => index !== at),
       );
-    }
-    case 'update': {
-      // An update names no document: with several of one UUID it could be any of them.
-      const next = held.length === 1 && only !== undefined ? update(only, data, meta) : null;
-      return next === null ? null : put(documents, collection, [next]);
-    }
-    case 'delete':
-      return held.length > 1 ? null : put(documents, collection, []);
   }
 }
 

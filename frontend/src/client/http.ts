@@ -1,6 +1,6 @@
 /** The HTTP API, as far as a page needs it. Every refusal is thrown as a `Problem`. */
 
-import { isObject, type JsonObject } from './json';
+import { isObject, type Json, type JsonObject } from './json';
 import { problemOf, Unreachable } from './problem';
 import { moment, type Role } from './protocol';
 
@@ -12,6 +12,8 @@ export interface Session {
   readonly expiresAt: number | null;
   /** When to ask for a new token, likewise. */
   readonly refreshAt: number | null;
+  /** Whether there is something to ask for a new token with. */
+  readonly canRefresh: boolean;
 }
 
 export interface Standing {
@@ -52,6 +54,7 @@ function parseSession(body: unknown): Session | null {
     tenant: string(body['tenant']),
     expiresAt: instant(body['expires_at']),
     refreshAt: instant(body['refresh_at']),
+    canRefresh: body['can_refresh'] === true,
   };
 }
 
@@ -91,25 +94,33 @@ export class Api {
     return this.object('POST', `/v1/docs/${encodeURIComponent(collection)}`, body);
   }
 
-  async read(collection: string, uuid: string): Promise<JsonObject> {
-    return this.object('GET', this.document(collection, uuid));
+  /** `id` is the document's `_id`, where several of the collection have the UUID; so below. */
+  async read(collection: string, uuid: string, id?: Json): Promise<JsonObject> {
+    return this.object('GET', this.document(collection, uuid, id));
   }
 
-  async replace(collection: string, uuid: string, document: JsonObject): Promise<JsonObject> {
-    return this.object('PUT', this.document(collection, uuid), document);
+  async replace(collection: string, uuid: string, document: JsonObject, id?: Json): Promise<JsonObject> {
+    return this.object('PUT', this.document(collection, uuid, id), document);
   }
 
   /** Changes some fields (RFC 7396: null takes one out). */
-  async merge(collection: string, uuid: string, patch: JsonObject): Promise<JsonObject> {
-    return this.object('PATCH', this.document(collection, uuid), patch, 'application/merge-patch+json');
+  async merge(collection: string, uuid: string, patch: JsonObject, id?: Json): Promise<JsonObject> {
+    return this.object('PATCH', this.document(collection, uuid, id), patch, 'application/merge-patch+json');
   }
 
-  async remove(collection: string, uuid: string): Promise<void> {
-    await this.call('DELETE', this.document(collection, uuid));
+  async remove(collection: string, uuid: string, id?: Json): Promise<void> {
+    await this.call('DELETE', this.document(collection, uuid, id));
   }
 
   async grants(uuid: string): Promise<Grant[]> {
-    return parseGrants(await this.call('GET', `/v1/grants/${uuid}`));
+    const found: Grant[] = [];
+    for (let cursor = ''; ; ) {
+      const more = cursor && `&cursor=${encodeURIComponent(cursor)}`;
+      const page = await this.call('GET', `/v1/grants/${uuid}?limit=500${more}`);
+      found.push(...parseGrants(page));
+      cursor = isObject(page) ? string(page['next']) : '';
+      if (!cursor) return found;
+    }
   }
 
   async grant(uuid: string, subject: string, role: Role, expiresAt: string | null): Promise<void> {
@@ -121,8 +132,9 @@ export class Api {
     await this.call('DELETE', `/v1/grants/${uuid}/${encodeURIComponent(subject)}`);
   }
 
-  private document(collection: string, uuid: string): string {
-    return `/v1/docs/${encodeURIComponent(collection)}/${uuid}`;
+  private document(collection: string, uuid: string, id?: Json): string {
+    const query = id === undefined ? '' : `?_id=${encodeURIComponent(JSON.stringify(id))}`;
+    return `/v1/docs/${encodeURIComponent(collection)}/${uuid}${query}`;
   }
 
   private async object(method: string, path: string, body?: JsonObject, type?: string): Promise<JsonObject> {

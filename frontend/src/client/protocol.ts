@@ -5,8 +5,11 @@ import { isObject, type Json, type JsonObject } from './json';
 export type Role = 'reader' | 'writer' | 'owner';
 export type Op = 'insert' | 'update' | 'replace' | 'delete';
 
-/** A change event's resume token. Opaque, but tokens sort as strings in the stream's order. */
+/** A position in the stream of changes. Opaque, but cursors sort as strings in the stream's order. */
 export type Cursor = string;
+
+/** Since when the caller has been in its groups. Opaque; whoever resumes gives the newest one back. */
+export type Ticket = string;
 
 export interface Meta {
   readonly op: Op;
@@ -15,6 +18,8 @@ export interface Meta {
   readonly removed: readonly string[];
   readonly truncated: readonly { readonly field: string; readonly newSize: number }[];
   readonly txn?: string;
+  /** Which document it was, where several may share the UUID: the collection's key is another field. */
+  readonly _id?: Json;
 }
 
 export interface ChangeEvent {
@@ -37,6 +42,7 @@ export interface Joined {
 export interface JoinAck {
   readonly joined: Readonly<Record<string, Joined>>;
   readonly refused: Readonly<Record<string, { readonly code: string }>>;
+  readonly ticket?: Ticket;
 }
 
 export type Control =
@@ -49,6 +55,7 @@ export type Control =
       readonly cursor?: Cursor;
       readonly snapshot?: Snapshot;
     }
+  | { readonly kind: 'ticket'; readonly ticket: Ticket }
   | { readonly kind: 'expiring'; readonly at: string }
   | { readonly kind: 'goaway'; readonly reason: string; readonly withinMs: number };
 
@@ -71,7 +78,11 @@ function parseMeta(value: unknown): Meta | null {
     .filter(isObject)
     .map((entry) => ({ field: text(entry['field']), newSize: Number(entry['newSize']) }));
   const meta = { op: text(value['op']) as Op, id: text(value['id']), at: moment(value['at']), removed, truncated };
-  return value['txn'] === undefined ? meta : { ...meta, txn: JSON.stringify(value['txn']) };
+  return {
+    ...meta,
+    ...(value['txn'] === undefined ? {} : { txn: JSON.stringify(value['txn']) }),
+    ...(value['_id'] === undefined ? {} : { _id: value['_id'] as Json }),
+  };
 }
 
 /** The change event in an event's name and arguments, or null when it is none. */
@@ -122,7 +133,8 @@ export function parseJoinAck(value: unknown, asked: readonly string[]): JoinAck 
   for (const uuid of asked) {
     if (!(uuid in joined) && !(uuid in refused)) refused[uuid] = { code: text(answer['code']) || 'bad_answer' };
   }
-  return { joined, refused };
+  const ticket = text(answer['ticket']);
+  return ticket === '' ? { joined, refused } : { joined, refused, ticket };
 }
 
 /** The control event in an event's name and arguments, or null for one this client does not know. */
@@ -144,6 +156,10 @@ export function parseControl(name: string, args: readonly unknown[]): Control | 
         ...(cursor === '' ? {} : { cursor }),
         ...(snapshot === undefined ? {} : { snapshot }),
       };
+    }
+    case '$ticket': {
+      const ticket = text(body['ticket']);
+      return ticket === '' ? null : { kind: 'ticket', ticket };
     }
     case '$expiring':
       return { kind: 'expiring', at: moment(body['at']) };

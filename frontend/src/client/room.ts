@@ -96,7 +96,8 @@ export function received(room: Room, event: ChangeEvent): Room {
 function describe(before: Documents, after: Documents, { collection, meta }: ChangeEvent): DocumentChange {
   const old = before.get(collection) ?? [];
   const now = after.get(collection) ?? [];
-  const index = now.findIndex((document, position) => document !== old[position]);
+  const gone = meta.op === 'delete';
+  const index = gone ? -1 : now.findIndex((document, position) => document !== old[position]);
   const change = { collection, index, op: meta.op, at: meta.at };
   const document = now[index];
   if (document === undefined) return { ...change, changes: [] };

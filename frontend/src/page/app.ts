@@ -4,7 +4,7 @@ import { mergePatch } from '../client/changes';
 import { LiveClient, type Cause, type LiveListener } from '../client/client';
 import type { Connection } from '../client/connection';
 import type { Api, Session } from '../client/http';
-import type { JsonObject } from '../client/json';
+import type { Json, JsonObject } from '../client/json';
 import type { Room } from '../client/room';
 import { SessionKeeper } from '../client/session';
 import { newUuid, parseUuid } from '../client/uuid';
@@ -13,7 +13,7 @@ import { CreateView } from './createView';
 import { DeleteDialog, EditDialog } from './dialogs';
 import { DocumentsView } from './documentsView';
 import { byId } from './dom';
-import { remembered, remember } from './place';
+import { declinedLogin, remembered, remember } from './place';
 import { SessionView } from './sessionView';
 import { SharingView } from './sharingView';
 import { StateView } from './stateView';
@@ -55,11 +55,11 @@ export class App implements LiveListener {
     this.sharing = new SharingView(api);
     this.documents = new DocumentsView({
       edit: (collection, document) => this.editing.open(collection, document),
-      remove: (collection) => this.deleting.open(collection),
+      remove: (collection, document) => this.deleting.open(collection, document['_id']),
     });
     this.create = new CreateView((collection, document) => this.add(collection, document));
-    this.editing = new EditDialog((collection, before, after) => this.change(collection, before, after));
-    this.deleting = new DeleteDialog((collection) => this.remove(collection));
+    this.editing = new EditDialog((collection, id, before, after) => this.change(collection, id, before, after));
+    this.deleting = new DeleteDialog((collection, id) => this.remove(collection, id));
     this.listen();
   }
 
@@ -68,8 +68,9 @@ export class App implements LiveListener {
     if (check.state === 'ended' && check.canRefresh && (await this.keeper.refresh(null)) === 'renewed') {
       check = await this.keeper.check();
     }
+    const declined = declinedLogin();
     if (check.state !== 'valid') {
-      const notices = { ended: '', unreachable: 'The server cannot be reached just now. Trying again…' };
+      const notices = { ended: declined, unreachable: 'The server cannot be reached just now. Trying again…' };
       this.sessionView.out(check.state === 'refused' ? refusal(check.code) : notices[check.state]);
       if (check.state === 'unreachable') setTimeout(() => void this.start(), RESTART_MS);
       return;
@@ -89,6 +90,10 @@ export class App implements LiveListener {
   connection(state: Connection): void {
     const before = this.state;
     this.state = state;
+    if (state.kind === 'loggedOut') {
+      this.leaveSession('You have been logged out.');
+      return;
+    }
     const was = stateOf(before, null).name;
     const now = stateOf(state, null);
     if (now.name !== was && (now.name === 'offline' || now.name === 'expired' || now.name === 'refused')) {
@@ -222,13 +227,19 @@ export class App implements LiveListener {
     this.render();
   }
 
-  private async change(collection: string, before: JsonObject, after: JsonObject): Promise<void> {
+  private async change(
+    collection: string,
+    id: Json | undefined,
+    before: JsonObject,
+    after: JsonObject,
+  ): Promise<void> {
     const patch = mergePatch(before, after);
-    if (this.uuid !== null && Object.keys(patch).length > 0) await this.api.merge(collection, this.uuid, patch);
+    if (this.uuid !== null && Object.keys(patch).length > 0)
+      await this.api.merge(collection, this.uuid, patch, id);
   }
 
-  private async remove(collection: string): Promise<void> {
-    if (this.uuid !== null) await this.api.remove(collection, this.uuid);
+  private async remove(collection: string, id: Json | undefined): Promise<void> {
+    if (this.uuid !== null) await this.api.remove(collection, this.uuid, id);
   }
 
   private async copyLink(): Promise<void> {
@@ -244,9 +255,8 @@ export class App implements LiveListener {
 
   private async logout(): Promise<void> {
     this.rememberPlace();
-    this.follow(null);
     this.live.stop();
-    this.who = null;
+    this.leaveSession('');
     try {
       const elsewhere = await this.api.logout();
       if (elsewhere !== null) {
@@ -258,6 +268,13 @@ export class App implements LiveListener {
       this.sessionView.out('The server did not confirm the logout. Close this browser to be sure.');
     }
     this.sessionView.focusLogin();
+  }
+
+  /** Nothing of what it showed stays on the page. */
+  private leaveSession(notice: string): void {
+    this.who = null;
+    this.follow(null);
+    this.sessionView.out(notice);
   }
 
   private rememberPlace(): void {

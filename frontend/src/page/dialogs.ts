@@ -1,7 +1,7 @@
 /** The two dialogs. `<dialog>` itself keeps the focus inside and gives it back. */
 
 import type { Change } from '../client/changes';
-import type { JsonObject } from '../client/json';
+import type { Json, JsonObject } from '../client/json';
 import { DocumentForm } from './documentForm';
 import { byId } from './dom';
 import { failure } from './words';
@@ -12,13 +12,16 @@ export class EditDialog {
   private readonly meanwhile = byId('edit-meanwhile', HTMLParagraphElement);
   private readonly form: DocumentForm;
   private collection = '';
+  private id: Json | undefined;
   private before: JsonObject = {};
 
-  constructor(save: (collection: string, before: JsonObject, after: JsonObject) => Promise<void>) {
+  constructor(
+    save: (collection: string, id: Json | undefined, before: JsonObject, after: JsonObject) => Promise<void>,
+  ) {
     this.form = new DocumentForm(byId('edit-form', HTMLFormElement), {
       submit: 'Save changes',
       save: async (after) => {
-        await save(this.collection, this.before, after);
+        await save(this.collection, this.id, this.before, after);
         this.close();
       },
       cancel: () => this.close(),
@@ -27,6 +30,7 @@ export class EditDialog {
 
   open(collection: string, document: JsonObject): void {
     this.collection = collection;
+    this.id = document['_id'];
     this.before = Object.fromEntries(
       Object.entries(document).filter(([name]) => name !== 'uuid' && name !== '_id'),
     );
@@ -57,14 +61,16 @@ export class DeleteDialog {
   private readonly error = byId('delete-error', HTMLParagraphElement);
   private readonly confirm = byId('delete-confirm', HTMLButtonElement);
   private collection = '';
+  private id: Json | undefined;
 
-  constructor(private readonly remove: (collection: string) => Promise<void>) {
+  constructor(private readonly remove: (collection: string, id: Json | undefined) => Promise<void>) {
     byId('delete-cancel', HTMLButtonElement).addEventListener('click', () => this.close());
     this.confirm.addEventListener('click', () => void this.run());
   }
 
-  open(collection: string): void {
+  open(collection: string, id: Json | undefined): void {
     this.collection = collection;
+    this.id = id;
     this.error.textContent = '';
     byId('delete-title', HTMLHeadingElement).textContent = `Delete the document in ${collection}?`;
     this.dialog.showModal();
@@ -79,7 +85,7 @@ export class DeleteDialog {
     if (this.confirm.getAttribute('aria-disabled') === 'true') return;
     this.confirm.setAttribute('aria-disabled', 'true');
     try {
-      await this.remove(this.collection);
+      await this.remove(this.collection, this.id);
       this.close();
       byId('document-title', HTMLHeadingElement).focus();
     } catch (error) {

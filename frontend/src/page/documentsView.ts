@@ -8,7 +8,7 @@ import { announcement, opInPast } from './words';
 
 export interface DocumentActions {
   edit(collection: string, document: JsonObject): void;
-  remove(collection: string): void;
+  remove(collection: string, document: JsonObject): void;
 }
 
 const MARKS = {
@@ -106,7 +106,7 @@ export class DocumentsView {
           'span',
           { class: 'doc-actions' },
           editable ? button('Edit', () => this.actions.edit(collection, document)) : null,
-          editable ? button('Delete', () => this.actions.remove(collection), 'quiet danger-text') : null,
+          editable ? button('Delete', () => this.actions.remove(collection, document), 'quiet danger-text') : null,
         ),
       ),
       table(collection, shown),

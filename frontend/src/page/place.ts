@@ -1,6 +1,7 @@
-/** The document that was open before the way to the login page and back; an address's `#part` does not survive it. */
+/** The way to the login page and back: the document that was open before, as an address's `#part` does not survive it. */
 
 import { parseUuid } from '../client/uuid';
+import { declined } from './words';
 
 const KEY = 'livedocs.uuid';
 
@@ -22,4 +23,14 @@ export function remembered(): string | null {
   } catch {
     return null;
   }
+}
+
+/** Why the login service did not log anybody in, for the person; empty where it was not asked. Told once. */
+export function declinedLogin(): string {
+  const url = new URL(location.href);
+  const reason = url.searchParams.get('login_error');
+  if (reason === null) return '';
+  url.searchParams.delete('login_error');
+  history.replaceState(null, '', url);
+  return declined(reason);
 }

@@ -36,6 +36,11 @@ const REVOCATIONS: Readonly<Record<string, string>> = {
   tenant_suspended: 'Your organisation is suspended.',
 };
 
+/** Why the login service did not log anybody in. */
+export function declined(reason: string): string {
+  return reason === 'access_denied' ? 'The login was cancelled.' : 'The login service did not log you in.';
+}
+
 export function refusal(code: string): string {
   return REFUSALS[code] ?? `The server says: ${code}.`;
 }
@@ -59,6 +64,7 @@ export function stateOf(connection: Connection, room: Room | null, fresh = false
         detail: 'The server cannot be reached. Trying again shortly; nothing will be missed.',
       };
     case 'idle':
+    case 'loggedOut':
       return { name: 'idle', title: 'Not connected', detail: '' };
     case 'connecting':
     case 'checking':
