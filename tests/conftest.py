@@ -35,16 +35,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson.timestamp import Timestamp
+from pymongo import MongoClient
 
 from livedocs import config
+from livedocs.changes.cursor import Cursors
+from livedocs.changes.keyring import Keyring
 from livedocs.demo import people
 from livedocs.demo.leash import leashed
 from livedocs.demo.mongod import wait_until
 from livedocs.demo.replicaset import ReplicaSet
 from livedocs.demo.token import fetch_token
-from livedocs.model import Tenant
+from livedocs.model import SealingKeys, Tenant
 from livedocs.store import migrate
-from livedocs.store.connection import connect
+from livedocs.store.connection import KEYS, connect
+from livedocs.store.keys import parse_key
 from livedocs.store.tenants import Tenants
 
 HOST = "127.0.0.1"
@@ -184,6 +189,18 @@ class Deployment:
     def token(self, user: str = "alice", *, scope: str | None = None, ttl: int | None = None) -> str:
         """An access token of a person or a service of the demo."""
         return self.oauth.token(user, scope=scope, ttl=ttl)
+
+    def cursors(self) -> Cursors:
+        """What makes and opens the cursors of its servers; one of them has to have started."""
+        with MongoClient(self.uri) as client:
+            keys = [parse_key(stored) for stored in client[self.control_database][KEYS].find()]
+        ring = Keyring(_no_more)
+        assert ring.learn(SealingKeys(keys, Timestamp(2**32 - 1, 1)))
+        return Cursors(ring)
+
+
+async def _no_more() -> SealingKeys:
+    raise AssertionError
 
 
 async def _register_tenants(settings: config.Settings, databases: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """A stage for the core: real history, rooms, fan-out and joins over a database that lives in memory.
 
-stage      one per test: `.database` commits, `.deliver()` is the change stream, `.reader` is where a join looks;
+stage      one per test: `.database` commits, `.deliver()` is the change stream, `.reader` is where a join reads;
            a `Pause` in one of the reader's steps stops a join exactly there
 staged     the class of `stage`, for tests that need many of them
 log        `log()` sets logging up as a server does and returns a function that gives the lines
@@ -12,8 +12,10 @@ import asyncio
 import json
 import logging
 import signal
+import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -24,21 +26,25 @@ import structlog
 from bson.timestamp import Timestamp
 
 from livedocs import config
-from livedocs.access.gate import Gate
+from livedocs.access.budgets import BytesInFlight
 from livedocs.access.principal import Principal
+from livedocs.access.snapshot_batcher import SnapshotBatcher
+from livedocs.bsondecode import CODEC
 from livedocs.changes import cursor
 from livedocs.changes.event import DocumentChange, GrantChange, RoomChange, RoomKey
 from livedocs.changes.history import History
-from livedocs.changes.normalise import CODEC
+from livedocs.changes.keyring import Keyring
+from livedocs.errors import InvalidCursor
 from livedocs.live.calls import Calls
 from livedocs.live.client import Bounds, Client
 from livedocs.live.fanout import Fanout
 from livedocs.live.frames import Frame
+from livedocs.live.join_snapshots import JoinSnapshots
 from livedocs.live.joins import Joins
-from livedocs.live.looks import Looks
 from livedocs.live.protocol import Call
 from livedocs.live.rooms import Rooms
-from livedocs.model import Grant, GrantKey, Look, Role, Snapshot, Tenant
+from livedocs.live.tickets import Tickets
+from livedocs.model import Grant, GrantKey, Role, SealingKey, SealingKeys, Snapshot, SnapshotRequest, Tenant
 from livedocs.telemetry import Metrics, configure_logging
 
 ENVIRONMENT = {
@@ -101,6 +107,7 @@ class Outbox:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.waiting = (0, 0)
+        self.taken = 0
         self.closed: int | None = None
         self.aborted = False
 
@@ -113,6 +120,9 @@ class Outbox:
 
     def backlog(self) -> tuple[int, int]:
         return self.waiting
+
+    async def writable(self) -> None:
+        """There is room."""
 
     def close(self, code: int) -> None:
         self.closed = code
@@ -222,7 +232,7 @@ async def _at_once() -> None:
 
 
 class Reader:
-    """Where joins look. A snapshot's time is fixed between the two steps, in which a test may stop it."""
+    """Where joins read. A snapshot's time is fixed between the two steps, in which a test may stop it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -230,37 +240,67 @@ class Reader:
         self.after_time: Callable[[], Awaitable[None]] = _at_once
         # How many changes the next snapshots hold; all that are committed when None.
         self.upto: int | None = None
-        self.rounds: list[tuple[str, tuple[Look, ...]]] = []
+        self.rounds: list[tuple[str, tuple[SnapshotRequest, ...]]] = []
 
     @property
-    def looks(self) -> list[Look]:
+    def requests(self) -> list[SnapshotRequest]:
         """Everything that was looked at, whichever round it was in."""
-        return [look for _, looks in self.rounds for look in looks]
+        return [request for _, requests in self.rounds for request in requests]
 
-    async def read(self, tenant: Tenant, looks: Sequence[Look]) -> list[Snapshot]:
-        self.rounds.append((tenant.slug, tuple(looks)))
+    async def read(self, tenant: Tenant, requests: Sequence[SnapshotRequest]) -> list[Snapshot]:
+        self.rounds.append((tenant.slug, tuple(requests)))
         await self.before_time()
         count = len(self._database.log) if self.upto is None else self.upto
         shared: dict[Any, Any] = {}
-        snapshots = [self._seen(tenant, look, count, shared) for look in looks]
+        snapshots = [self._seen(tenant, request, count, shared) for request in requests]
         await self.after_time()
         return snapshots
 
-    def _seen(self, tenant: Tenant, look: Look, count: int, shared: dict[Any, Any]) -> Snapshot:
+    def _seen(self, tenant: Tenant, request: SnapshotRequest, count: int, shared: dict[Any, Any]) -> Snapshot:
         grants = {
             uuid: [
                 grant
                 for subject, grant in self._database.grants(RoomKey(tenant.slug, uuid), count).items()
-                if subject in look.subjects
+                if subject in request.subjects
             ]
-            for uuid in look.uuids
+            for uuid in request.uuids
         }
         documents = {
-            uuid: self._database.documents(RoomKey(tenant.slug, uuid), count)
-            for uuid in look.with_documents
+            uuid: {
+                name: [bson.encode(document, codec_options=CODEC) for document in found]
+                for name, found in self._database.documents(RoomKey(tenant.slug, uuid), count).items()
+            }
+            for uuid in request.with_documents
             if grants[uuid]
         }
         return Snapshot(self._database.at(count), grants, documents, shared)
+
+
+class Plain:
+    """Cursors that are the positions themselves; sealing has tests of its own."""
+
+    def seal(self, position: str) -> str:
+        return position
+
+    def open(self, text: object) -> str:
+        if not isinstance(text, str) or not text.startswith("82"):
+            raise InvalidCursor
+        return text
+
+
+def known_keys() -> Keyring:
+    """A keyring of one key that counts for ever."""
+
+    async def load() -> SealingKeys:
+        raise AssertionError
+
+    ring = Keyring(load)
+    ring.learn(SealingKeys([SealingKey(0, 0, 0, b"k" * 32)], Timestamp(2**32 - 1, 1)))
+    return ring
+
+
+async def covered(at: Timestamp) -> None:
+    """Every key is known."""
 
 
 class Progress:
@@ -273,10 +313,10 @@ class Progress:
         self.waited = asyncio.Event()
         self._waiters: list[tuple[Timestamp, asyncio.Future[None]]] = []
 
-    def lag(self) -> float:
+    def lag(self, tenant: str | None = None) -> float:
         return self.behind
 
-    async def passed(self, at: Timestamp) -> None:
+    async def passed(self, at: Timestamp, tenant: str | None = None) -> None:
         if self._history.passed(at):
             return
         future = asyncio.get_running_loop().create_future()
@@ -295,20 +335,42 @@ class Stage:
 
     tenants = TENANTS
 
-    def __init__(self, *, window: float = 300, max_bytes: int = 2**20, most_rooms: int = 100) -> None:
+    def __init__(
+        self, *, window: float = 300, max_bytes: int = 2**20, most_rooms: int = 100, most_bytes: int = 2**22
+    ) -> None:
         self.clock = Clock(asyncio.get_running_loop())
         self.database = Database(self.clock)
         self.history = History(window=window, max_bytes=max_bytes)
         self.history.restart(cursor.before(self.database.begin))
         self.metrics = Metrics()
+        self.budgets = BytesInFlight(config.load(ENVIRONMENT), self.metrics)
         self.rooms = Rooms()
-        self.fanout = Fanout(self.rooms, metrics=self.metrics, clock=self.clock)
+        self.cursors = Plain()
+        self.fanout = Fanout(self.rooms, self.cursors, metrics=self.metrics, clock=self.clock)
         self.reader = Reader(self.database)
         self.progress = Progress(self.history)
-        looks = Looks(Gate(self.reader), self.history, self.progress, lag_bound=15)
-        self.joins = Joins(looks, self.history, self.fanout, most_rooms=most_rooms, metrics=self.metrics)
+        snapshots = JoinSnapshots(
+            SnapshotBatcher(self.reader),
+            self.history,
+            self.progress,
+            lag_bound=15,
+            most_bytes=most_bytes,
+            cover=covered,
+        )
+        self.keyring = known_keys()
+        self.tickets = Tickets(self.keyring, self.history, reach=window + 60)
+        self.joins = Joins(
+            snapshots,
+            self.history,
+            self.fanout,
+            self.cursors,
+            tickets=self.tickets,
+            most_rooms=most_rooms,
+            most_bytes=most_bytes,
+            metrics=self.metrics,
+        )
         self.fanout.attach(self.joins)
-        self.calls = Calls(self.joins, self.fanout, self._no_tokens, self.metrics)
+        self.calls = Calls(self.joins, self.fanout, self._no_tokens, self.metrics, cursors=self.cursors)
         self.delivered = 0
         self._acks: dict[Client, int] = defaultdict(int)
 
@@ -340,10 +402,12 @@ class Stage:
             bounds or Bounds(2**20, 1000),
             address="127.0.0.1",
             since=0.0,
+            backlogged=self.fanout.backlogged,
+            unread=self.budgets.hold(self.principal(subject, tenant=tenant)),
         )
 
     def stop_reader(self, step: str) -> Pause:
-        """Have the next look stop there: `before_time` or `after_time`."""
+        """Have the next request stop there: `before_time` or `after_time`."""
         stop = Pause()
         setattr(self.reader, step, stop)
         return stop
@@ -467,3 +531,16 @@ def settled():
 @pytest.fixture
 async def clock(in_time):
     return Clock(asyncio.get_running_loop())
+
+
+@pytest.fixture
+def deadline():
+    """`with deadline(seconds)`: more CPU than that is a failure; what else runs on the machine does not count."""
+
+    @contextmanager
+    def within(seconds: float) -> Iterator[None]:
+        begin = time.process_time()
+        yield
+        assert time.process_time() - begin < seconds
+
+    return within

@@ -9,8 +9,20 @@ from livedocs.access.principal import Principal
 from livedocs.errors import InvalidToken, MultipleCredentials, TenantSuspended, TenantUnknown
 from livedocs.model import Tenant
 
-ACME = Tenant("acme", "livedocs_acme", {})
+ACME = Tenant(
+    "acme", "livedocs_acme", {}, aliases=frozenset({"org_2x9", "7", "0f8b0c1e-7d3a-4b8e-9a5e-0c1d2e3f4a5b"})
+)
 UMBRELLA = Tenant("umbrella", "livedocs_umbrella", {})
+
+
+class Tenants:
+    """Those that are registered."""
+
+    def __init__(self, *tenants):
+        self.tenants = tenants
+
+    def named(self, name):
+        return next((one for one in self.tenants if name == one.slug or name in one.aliases), None)
 
 
 class KnownTokens:
@@ -21,7 +33,7 @@ class KnownTokens:
         self.asked = []
         self.forgotten = []
 
-    async def principal(self, token, *, fresh=False):
+    async def principal(self, token, *, fresh=False, address=""):
         self.asked.append((token, fresh))
         if token not in self.tenants:
             raise InvalidToken
@@ -42,13 +54,13 @@ class KnownTokens:
 
 @pytest.fixture
 def tokens():
-    return KnownTokens(good="acme", other="umbrella", stranger="initech", late="globex")
+    return KnownTokens(good="acme", other="umbrella", stranger="initech", late="globex", org="org_2x9", number="7")
 
 
 @pytest.fixture
 def authenticator(tokens):
     late = Tenant("globex", "livedocs_globex", {}, status="suspended")
-    return Authenticator(tokens, {"acme": ACME, "umbrella": UMBRELLA, "globex": late}, secure=False)
+    return Authenticator(tokens, Tenants(ACME, UMBRELLA, late), secure=False)
 
 
 async def test_a_request_is_its_tokens_principal_and_that_tokens_tenant(authenticator):
@@ -70,6 +82,12 @@ async def test_the_tenant_comes_from_the_token_whatever_the_request_says(authent
         ]
         _, tenant, _ = await authenticator.request(headers)
         assert tenant is own
+
+
+@pytest.mark.parametrize("token", ["org", "number"])
+async def test_a_tenant_may_have_another_name_in_tokens_and_has_its_own_from_there_on(authenticator, token):
+    principal, tenant = await authenticator.token(token)
+    assert (principal.tenant, tenant) == ("acme", ACME)
 
 
 async def test_a_tenant_that_is_not_registered_or_is_suspended_gets_nobody_in(authenticator):

@@ -14,6 +14,7 @@ from livedocs.live import cluster
 from livedocs.live.cluster import Cluster
 from livedocs.store.inquiries import Answer, Disconnection, Listing, Logout, parse_question
 from livedocs.store.processes import Process
+from livedocs.telemetry import Metrics
 
 ME, YOU = Process("me", "here", 1, ""), Process("you", "there", 2, "")
 BEGAN, LATER = Timestamp(100, 1), Timestamp(100, 2)
@@ -58,9 +59,13 @@ class Store:
 
 
 async def begun(store, log_out=None):
-    made = Cluster(ME, Roster(), store, store, log_out=log_out or (lambda _: None))
+    made = Cluster(ME, Roster(), store, store, log_out=log_out or (lambda _: None), metrics=Metrics())
     await made.begin()
     return made
+
+
+def nothing_waits(made):
+    return all(waiting.empty() for waiting in made._waiting.values())
 
 
 def inquiry(question, *, at=LATER, by="you"):
@@ -117,26 +122,6 @@ async def test_answers_that_cannot_be_read_are_missing():
     assert len(store.closed) == 1
 
 
-async def test_more_questions_than_can_be_asked_at_a_time_are_refused(monkeypatch):
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.1)
-    monkeypatch.setattr(cluster, "_MOST_ASKED", 1)
-    store, begun_one, hold = Store(ME), asyncio.Event(), asyncio.Event()
-
-    async def wait():
-        begun_one.set()
-        await hold.wait()
-        return [ME]
-
-    store.live = wait
-    asks = await begun(store)
-    first = asyncio.create_task(asks.ask(Listing("acme")))
-    await begun_one.wait()
-    with pytest.raises(Unavailable):
-        await asks.ask(Listing("acme"))
-    hold.set()
-    assert (await first)[1] == []
-
-
 async def test_a_question_in_the_stream_is_answered_in_the_processs_name():
     store = Store(ME, YOU)
     answers = await begun(store)
@@ -173,9 +158,9 @@ async def test_questions_that_are_not_for_this_process_are_left_alone(made):
 
 async def test_nothing_is_answered_before_the_process_can_have_sockets():
     store = Store(ME, YOU)
-    answers = Cluster(ME, Roster(), store, store, log_out=lambda _: None)
+    answers = Cluster(ME, Roster(), store, store, log_out=lambda _: None, metrics=Metrics())
     answers.made(inquiry(LISTING))
-    assert answers._waiting.empty()
+    assert nothing_waits(answers)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +234,7 @@ async def test_a_logout_at_another_process_is_done_as_it_comes_by_and_not_answer
     made.made(inquiry(STORED_LOGOUT, by="me"))
     made.made(inquiry(STORED_LOGOUT))
     assert ended == [LOGOUT]
-    assert made._waiting.empty()
+    assert nothing_waits(made)
 
 
 @pytest.mark.parametrize("member", ["tenant", "token_id", "login"])

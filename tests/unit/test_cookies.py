@@ -23,8 +23,8 @@ def test_on_https_the_token_cookies_are_strict_and_locked_to_the_host():
 
 
 def test_the_login_cookie_is_lax_for_the_way_back_from_the_provider():
-    assert attributes(Cookies.named(secure=True).login.setting("abc", max_age=600)) == (
-        "__Host-livedocs_login=abc",
+    assert attributes(Cookies.named(secure=True).attempt("x1").setting("abc", max_age=600)) == (
+        "__Host-livedocs_login_x1=abc",
         {"Path=/", "Max-Age=600", "HttpOnly", "SameSite=Lax", "Secure"},
     )
 
@@ -35,7 +35,7 @@ def test_on_plain_http_prefix_and_secure_are_left_out():
         (cookies.access, "livedocs_token"),
         (cookies.refresh, "livedocs_refresh"),
         (cookies.session, "livedocs_session"),
-        (cookies.login, "livedocs_login"),
+        (cookies.attempt("x1"), "livedocs_login_x1"),
     ):
         first, rest = attributes(cookie.setting("abc", max_age=1))
         assert first == f"{name}=abc"
@@ -45,11 +45,18 @@ def test_on_plain_http_prefix_and_secure_are_left_out():
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_cookie_is_deleted_with_the_attributes_it_was_set_with(secure):
-    for cookie in (Cookies.named(secure=secure).access, Cookies.named(secure=secure).login):
+    for cookie in (Cookies.named(secure=secure).access, Cookies.named(secure=secure).attempt("x1")):
         _, was_set = attributes(cookie.setting("abc", max_age=1))
         first, deleted = attributes(cookie.clearing())
         assert first == f"{cookie.name}="
         assert deleted == was_set - {"Max-Age=1"} | {"Max-Age=0"}
+
+
+def test_the_attempts_that_a_browser_brings_are_told_from_its_other_cookies():
+    for secure, prefix in ((True, "__Host-"), (False, "")):
+        pairs = f"a=1; {prefix}livedocs_login_x2=2; {prefix}livedocs_token=3; {prefix}livedocs_login_x1=4"
+        found = Cookies.named(secure=secure).attempts([(b"cookie", pairs.encode())])
+        assert [cookie.name for cookie in found] == [f"{prefix}livedocs_login_x2", f"{prefix}livedocs_login_x1"]
 
 
 def test_a_cookie_that_a_browser_would_drop_in_silence_is_refused():

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import base64
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from livedocs.access.credentials import (
     Credential,
@@ -10,6 +14,7 @@ from livedocs.access.credentials import (
     from_headers,
     origin_from,
     read_cookie,
+    well_formed,
 )
 from livedocs.errors import (
     BadRequest,
@@ -211,3 +216,35 @@ def test_reading_needs_no_proof(method):
 @pytest.mark.parametrize("credential", [None, BEARER])
 def test_what_no_browser_adds_by_itself_needs_no_proof(credential):
     check_csrf("POST", [], credential, OURS)
+
+
+def _signed_token():
+    return ".".join(
+        base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+        for part in (b'{"alg":"RS256","typ":"at+jwt"}', b'{"sub":"alice"}', bytes(range(64)))
+    )
+
+
+def test_a_signed_token_has_one_spelling():
+    token = _signed_token()
+    assert well_formed(token)
+    head, payload, signature = token.split(".")
+    spellings = [
+        # A lenient decoder reads the same bytes out of each of these.
+        *(token + "=" * count for count in (1, 2, 3)),
+        f"{head}~.{payload}.{signature}",
+        # The last character has bits that mean nothing.
+        token[:-1] + chr(ord(token[-1]) + 1),
+        f"{head}.{payload}.{signature[:10]}~{signature[10:]}",
+    ]
+    assert [spelling for spelling in spellings if well_formed(spelling)] == []
+
+
+@pytest.mark.parametrize("token", ["opaque==", "a.b.c", "v4.public.eyJzdWIiOiJhbGljZSJ9", "x" * 40])
+def test_an_opaque_token_is_what_its_issuer_made_it(token):
+    assert well_formed(token)
+
+
+@given(st.text(alphabet="abcAB019-_.~+/=", max_size=60))
+def test_no_text_is_more_than_refused(text):
+    assert well_formed(text) in {True, False}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
 from livedocs import config, errors
+from livedocs.access import claims
 from livedocs.cli import main as cli
 from livedocs.demo.oauth import client_secret
 from livedocs.http import app as http_app
@@ -128,7 +130,7 @@ def test_the_http_page_lists_every_route_and_no_other(tmp_path):
         oauth_audience="livedocs",
     )
     # The routes are looked at, none is called.
-    names = "authenticator tenants documents grants batches replays processes login registry deletions trail"
+    names = "authenticator documents grants batches idempotency processes login registry deletions trail"
     parts = dict.fromkeys(names.split())
     app = http_app.build(http_app.Services(settings=settings, metrics=Metrics(), **parts))
     routes = {
@@ -211,3 +213,10 @@ def test_the_license_is_the_whole_apache_license():
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_reason_to_refuse_a_token_is_explained():
+    page = (ROOT / "docs" / "settings.md").read_text()
+    table = page[page.index("| `reason` |") :].split("\n\n")[0]
+    told = set(re.findall(r"`([a-z_]+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:])))
+    assert told == {*get_args(claims.Reason), "tenant_unknown"}

@@ -61,3 +61,8 @@ def test_what_is_no_list_of_tags_is_refused(header):
         conditions(header, None)
     with pytest.raises(BadRequest):
         conditions(None, header)
+
+
+def test_a_list_of_tags_is_no_longer_than_a_header_can_be():
+    with pytest.raises(BadRequest):
+        conditions('"a",' * 10_000, None)

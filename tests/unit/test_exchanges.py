@@ -8,6 +8,7 @@ import json
 import pytest
 
 from livedocs import exchange
+from livedocs.http.caller import Proxies
 from livedocs.http.exchanges import Exchanges
 from livedocs.telemetry import Metrics, get_logger
 
@@ -35,7 +36,7 @@ class Caller:
 
     def __init__(self, app=hello):
         self.metrics = Metrics()
-        self.app = Exchanges(app, self.metrics, ("10.0.0.0/8",))
+        self.app = Exchanges(app, self.metrics, Proxies(("10.0.0.0/8",)))
 
     async def get(self, peer=STRANGER, method="GET", path="/v1/docs/notes/1", **headers):
         """The answer's headers."""
@@ -170,6 +171,6 @@ async def test_a_websockets_send_stays_the_servers_own():
     async def socket(scope, receive, send):
         got.append(send)
 
-    app = Exchanges(socket, Metrics(), ())
+    app = Exchanges(socket, Metrics(), Proxies(()))
     await app({"type": "websocket", "path": "/socket.io", "headers": [], "client": None}, nothing, send)
     assert got == [send]

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from livedocs.access.acl import Allowed, Denied
-from livedocs.http.explanation import explain
+from livedocs.http.explanation import Held, explain
 from livedocs.model import Grant, GrantKey, Role
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ def kinds(found):
 
 
 def test_the_grants_of_others_are_no_rule_for_the_subject():
-    found = explain(GRANTS, "user:alice", frozenset(), NOW)
+    found = explain(GRANTS, "user:alice", Held(frozenset()), NOW)
     assert found.decision == Allowed(Role.OWNER, None)
     assert kinds(found) == [("subject", True), ("group", False), ("tenant", False)]
 
@@ -46,34 +46,45 @@ def test_the_grants_of_others_are_no_rule_for_the_subject():
     ],
 )
 def test_a_groups_grant_counts_as_far_as_the_groups_are_known(groups, decision, applies):
-    found = explain(GRANTS, "user:carol", groups, NOW)
+    found = explain(GRANTS, "user:carol", Held(groups), NOW)
     assert found.decision == decision
     assert kinds(found) == [("group", applies), ("tenant", False)]
 
 
 def test_an_end_that_is_yet_to_come_is_said():
-    assert explain(GRANTS, "user:bob", None, NOW).decision == Allowed(Role.READER, SOON)
-    assert explain(GRANTS, "user:bob", None, SOON).decision == Denied("expired")
+    assert explain(GRANTS, "user:bob", Held(), NOW).decision == Allowed(Role.READER, SOON)
+    assert explain(GRANTS, "user:bob", Held(), SOON).decision == Denied("expired")
 
 
 def test_a_group_is_explained_by_its_own_grant_and_everyones():
-    found = explain(GRANTS, "group:staff", None, NOW)
+    found = explain(GRANTS, "group:staff", Held(), NOW)
     assert found.decision == Allowed(Role.WRITER, None)
     assert kinds(found) == [("subject", True), ("tenant", False)]
 
 
 def test_without_any_grant_there_is_none():
-    assert explain([], "user:bob", None, NOW).decision == Denied("no_grant")
+    assert explain([], "user:bob", Held(), NOW).decision == Denied("no_grant")
+
+
+ALL = frozenset({"livedocs:write", "livedocs:admin", "livedocs:platform", "openid"})
+
+
+def scopes(subject, held):
+    return [scope for scope, _ in explain([], subject, held, NOW).scopes]
 
 
 @pytest.mark.parametrize(
-    ("subject", "scopes"),
+    ("subject", "counting", "confined"),
     [
-        ("client:acme-service", ["livedocs:write", "livedocs:admin"]),
-        ("user:ada", ["livedocs:admin"]),
-        ("group:staff", []),
-        ("tenant:*", []),
+        ("client:acme-service", ["livedocs:write", "livedocs:admin"], ["livedocs:write"]),
+        ("user:ada", ["livedocs:admin"], []),
+        ("group:staff", [], []),
+        ("tenant:*", [], []),
     ],
 )
-def test_the_scopes_that_would_let_it_in_are_named(subject, scopes):
-    assert [scope for scope, _ in explain([], subject, None, NOW).scopes] == scopes
+def test_of_the_scopes_that_somebody_holds_those_that_count_are_named(subject, counting, confined):
+    assert scopes(subject, Held(scopes=ALL)) == counting
+    assert scopes(subject, Held(scopes=ALL, confined=True)) == confined
+    for lacking in counting:
+        assert lacking not in scopes(subject, Held(scopes=ALL - {lacking}))
+    assert scopes(subject, Held()) == []

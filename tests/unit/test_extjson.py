@@ -46,6 +46,12 @@ PAIRS = [
     (MinKey(), '{"$minKey":1}'),
     (MaxKey(), '{"$maxKey":1}'),
     (UUID_, '{"$binary":{"base64":"EjRWeBI0QjSCNBI0VniavA==","subType":"04"}}'),
+    (Binary(UUID_.bytes, 3), '{"$binary":{"base64":"EjRWeBI0QjSCNBI0VniavA==","subType":"03"}}'),
+    (Binary(b"\x01", 4), '{"$binary":{"base64":"AQ==","subType":"04"}}'),
+    (Binary(b"", 255), '{"$binary":{"base64":"","subType":"ff"}}'),
+    (DatetimeMS(-(2**63)), '{"$date":{"$numberLong":"-9223372036854775808"}}'),
+    (DatetimeMS(2**63 - 1), '{"$date":{"$numberLong":"9223372036854775807"}}'),
+    (DatetimeMS(-62_135_596_800_001), '{"$date":{"$numberLong":"-62135596800001"}}'),
 ]
 
 
@@ -127,6 +133,9 @@ def test_encoding_leaves_the_value_as_it_was(value):
         '{"$numberInt":" 5 "}',
         "[1,]",
     ]
+    + ['{"$date":{"$numberLong":"9223372036854775808"}}', '{"$date":true}', '{"$date":{"$numberLong":"1","a":1}}']
+    + ['{"$binary":{"base64":"AQ=","subType":"00"}}', '{"$binary":{"base64":"AQ==","subType":"100"}}']
+    + ['{"$binary":{"base64":"A Q==","subType":"00"}}', '{"$binary":{"base64":"AQ==","subType":"0x"}}']
     + ['{"$binary":5}', '{"$uuid":"x"}', '{"$timestamp":{}}', '{"$numberDecimal":"x"}', b"\xff"],
 )
 def test_what_is_no_extended_json_is_refused(text):

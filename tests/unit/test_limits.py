@@ -13,7 +13,7 @@ from livedocs.access.limits import Buckets, Limits, Rate, address_key
 from livedocs.access.principal import Principal
 from livedocs.errors import RateLimited, TooManyConnections
 from livedocs.http.admin_shapes import Limits as LimitsShape
-from livedocs.live.census import Census
+from livedocs.live.quotas import SocketQuotas
 from livedocs.model import Tenant
 from livedocs.store.tenants import LIMITS
 from livedocs.telemetry import BOUNDS, Metrics
@@ -187,16 +187,16 @@ def test_a_tenants_own_rates_stand_in_place_of_the_servers_and_count_at_once():
 
 def test_workers_share_what_a_tenant_has_of_its_own():
     one_of_two = settings(workers=2, limit_burst=1)
-    limits, census = Limits(one_of_two, Metrics(), clock=lambda: 0.0), Census(one_of_two)
+    limits, quotas = Limits(one_of_two, Metrics(), clock=lambda: 0.0), SocketQuotas(one_of_two)
     tenant = a_tenant(limit_events_per_tenant=6, max_sockets_per_tenant=3)
     for _ in range(3):
         limits.caller("events", somebody(), tenant)
     with pytest.raises(RateLimited):
         limits.caller("events", somebody(), tenant)
     for subject in ("user:alice", "user:bob"):
-        census.connected(somebody(subject), tenant)
+        quotas.connected(somebody(subject), tenant)
     with pytest.raises(TooManyConnections):
-        census.connected(somebody("user:eve"), tenant)
+        quotas.connected(somebody("user:eve"), tenant)
 
 
 @pytest.mark.parametrize("value", ["7", True, 0, -1, 2.5, None, [7]])
@@ -223,7 +223,7 @@ def too_many(limit):
 
 
 def test_sockets_are_counted_by_process_address_user_and_tenant():
-    census = Census(
+    quotas = SocketQuotas(
         settings(
             max_sockets=4,
             max_sockets_per_address=2,
@@ -232,56 +232,56 @@ def test_sockets_are_counted_by_process_address_user_and_tenant():
             max_waiting_sockets=1,
         )
     )
-    census.check_open("a", vouched=False)
-    arrived = [census.opened("a", vouched=False)]
+    quotas.check_open("a", vouched=False)
+    arrived = [quotas.opened("a", vouched=False)]
     with too_many("waiting sockets per server"):
-        census.check_open("b", vouched=False)
-    arrived.append(census.opened("a", vouched=True))
+        quotas.check_open("b", vouched=False)
+    arrived.append(quotas.opened("a", vouched=True))
     with too_many("sockets per address"):
-        census.check_open("a", vouched=True)
-    arrived += [census.opened("b", vouched=True), census.opened("c", vouched=True)]
+        quotas.check_open("a", vouched=True)
+    arrived += [quotas.opened("b", vouched=True), quotas.opened("c", vouched=True)]
     with too_many("sockets per server"):
-        census.check_open("d", vouched=True)
-    census.connected(somebody(), a_tenant())
+        quotas.check_open("d", vouched=True)
+    quotas.connected(somebody(), a_tenant())
     with too_many("sockets per user"):
-        census.connected(somebody(), a_tenant())
-    census.connected(somebody("user:bob"), a_tenant())
+        quotas.connected(somebody(), a_tenant())
+    quotas.connected(somebody("user:bob"), a_tenant())
     with too_many("sockets per tenant"):
-        census.connected(somebody("user:eve"), a_tenant())
-    census.connected(somebody(tenant="globex"), a_tenant("globex"))
+        quotas.connected(somebody("user:eve"), a_tenant())
+    quotas.connected(somebody(tenant="globex"), a_tenant("globex"))
     # Of its own, whether tighter or wider.
     with pytest.raises(TooManyConnections):
-        census.connected(somebody("user:eve"), a_tenant(max_sockets_per_tenant=2))
+        quotas.connected(somebody("user:eve"), a_tenant(max_sockets_per_tenant=2))
     with pytest.raises(TooManyConnections):
-        census.connected(somebody("user:bob"), a_tenant(max_sockets_per_tenant=3))
-    census.connected(somebody("user:bob"), a_tenant(max_sockets_per_tenant=3, max_sockets_per_user=2))
+        quotas.connected(somebody("user:bob"), a_tenant(max_sockets_per_tenant=3))
+    quotas.connected(somebody("user:bob"), a_tenant(max_sockets_per_tenant=3, max_sockets_per_user=2))
     for who in (somebody(), somebody("user:bob"), somebody("user:bob"), somebody(tenant="globex")):
-        census.disconnected(who)
+        quotas.disconnected(who)
     for arrival in arrived:
-        census.ended(arrival)
-    assert (census.open, census.waiting) == (0, 0)
-    assert not census._addresses
-    assert not census._waiting
-    assert not census._users
-    assert not census._tenants
+        quotas.ended(arrival)
+    assert (quotas.open, quotas.waiting) == (0, 0)
+    assert not quotas._addresses
+    assert not quotas._waiting
+    assert not quotas._users
+    assert not quotas._tenants
 
 
 def test_one_address_leaves_places_to_wait_for_those_of_others():
-    census = Census(settings(max_waiting_sockets=10, max_waiting_sockets_per_address=3))
-    waiting = [census.opened("192.0.2.1", vouched=False) for _ in range(3)]
+    quotas = SocketQuotas(settings(max_waiting_sockets=10, max_waiting_sockets_per_address=3))
+    waiting = [quotas.opened("192.0.2.1", vouched=False) for _ in range(3)]
     with pytest.raises(TooManyConnections):
-        census.check_open("192.0.2.1", vouched=False)
+        quotas.check_open("192.0.2.1", vouched=False)
     # Whoever brought a credential along does not wait.
-    census.check_open("192.0.2.1", vouched=True)
-    census.check_open("192.0.2.2", vouched=False)
+    quotas.check_open("192.0.2.1", vouched=True)
+    quotas.check_open("192.0.2.2", vouched=False)
     # A good CONNECT makes room, and so does the end.
-    census.vouched(waiting[0])
-    census.vouched(waiting[0])
-    assert census.waiting == 2
-    waiting.append(census.opened("192.0.2.1", vouched=False))
+    quotas.vouched(waiting[0])
+    quotas.vouched(waiting[0])
+    assert quotas.waiting == 2
+    waiting.append(quotas.opened("192.0.2.1", vouched=False))
     with pytest.raises(TooManyConnections):
-        census.check_open("192.0.2.1", vouched=False)
+        quotas.check_open("192.0.2.1", vouched=False)
     for arrival in waiting:
-        census.ended(arrival)
-    assert (census.open, census.waiting) == (0, 0)
-    assert not census._waiting
+        quotas.ended(arrival)
+    assert (quotas.open, quotas.waiting) == (0, 0)
+    assert not quotas._waiting

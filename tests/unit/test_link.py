@@ -8,12 +8,13 @@ import struct
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 from livedocs.live.link import Link
+from livedocs.live.outbox import DirectOutbox
 
 MOST = 1000
 
@@ -37,6 +38,9 @@ class Transport(asyncio.Transport):
 
     def abort(self):
         self.state = "aborted"
+
+    def is_closing(self):
+        return self.state != "open"
 
 
 class Talk:
@@ -81,7 +85,8 @@ class Line:
 
     def __init__(self, most=MOST):
         self.transport, self.talk = Transport(), Talk()
-        self.link = Link(self.transport, self.talk, most)
+        self.outbox = DirectOutbox(self.transport)
+        self.link = Link(self.transport, self.talk, self.outbox, most)
         self.peer = Connection(ConnectionType.CLIENT)
 
     def say(self, *events):
@@ -93,7 +98,7 @@ class Line:
 
     @property
     def at_rest(self):
-        names = ("_parser", "_parts", "_waiting", "_task")
+        names = ("_parser", "_parts", "_rest", "_waiting", "_task")
         return all(getattr(self.link, name) is None for name in names)
 
 
@@ -113,6 +118,7 @@ async def test_messages_of_one_read_are_taken_in_order_and_leave_nothing_behind(
     messages=st.lists(st.lists(st.text(max_size=150), min_size=1, max_size=3), max_size=4),
     cuts=st.lists(st.integers(0, 2000), max_size=12),
 )
+@example(messages=[["6"]], cuts=[])
 def test_however_the_bytes_are_cut_the_messages_are_the_same(messages, cuts):
     async def run():
         line, sent = Line(2000), b""
@@ -128,7 +134,8 @@ def test_however_the_bytes_are_cut_the_messages_are_the_same(messages, cuts):
             await asyncio.sleep(0)
         while line.link._task is not None:
             await asyncio.sleep(0)
-        assert line.talk.heard == ["".join(parts) for parts in messages]
+        # A noop is counted, not kept.
+        assert line.talk.heard == [text for text in map("".join, messages) if text != "6"]
         assert line.transport.written.count(b"\x8a\x01p") == sum(len(parts) for parts in messages)
         assert line.talk.left is None
 
@@ -220,13 +227,13 @@ async def test_what_is_no_frame_ends_the_socket(line, wire, code):
     assert line.talk.left == code
 
 
-async def test_what_nothing_has_to_be_waited_for_is_taken_at_once_unless_something_waits(line, settled):
+async def test_a_sign_of_life_is_taken_at_once_even_if_something_waits(line, settled):
     line.talk.quick = ("3",)
     line.say(TextMessage("3"))
     assert line.talk.heard == [("at once", "3")]
     assert line.at_rest
     line.say(TextMessage("first"), TextMessage("3"))
-    assert (await line.heard(settled=settled))[1:] == ["first", "3"]
+    assert (await line.heard(settled=settled))[1:] == [("at once", "3"), "first"]
 
 
 async def test_a_socket_that_asks_faster_than_it_is_answered_is_not_read_meanwhile(line, settled):
@@ -239,6 +246,27 @@ async def test_a_socket_that_asks_faster_than_it_is_answered_is_not_read_meanwhi
     line.talk.gate.set()
     assert await line.heard(settled=settled) == [f"n{number}" for number in range(13)]
     assert line.transport.reading
+
+
+async def test_a_read_of_thousands_of_frames_is_taken_apart_in_slices(line, settled):
+    frame = line.peer.send(TextMessage("x"))
+    line.link.data_received(frame * 20_000)
+    # The first slice is over, and most of it is yet to come; nothing more is read meanwhile.
+    assert line.link._rest is not None
+    assert not line.transport.reading
+    while line.link._rest is not None or line.link._task is not None:
+        await asyncio.sleep(0)
+    assert len(line.talk.heard) == 20_000
+    assert line.transport.reading
+
+
+async def test_messages_that_are_answered_without_a_pause_leave_the_loop_to_others(line):
+    turns = 0
+    line.link.data_received(line.peer.send(TextMessage("x")) * 20_000)
+    while line.link._rest is not None or line.link._task is not None:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 20
 
 
 async def test_pongs_are_not_kept_for_a_peer_that_does_not_read(line):

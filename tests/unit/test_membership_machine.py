@@ -90,7 +90,7 @@ class Memberships(RuleBasedStateMachine):
     async def build(self):
         stage = self.stage_type()
         self.slow = SlowSockets(
-            stage.fanout.slow,
+            stage.fanout.backlogged,
             stage.joins,
             stall_timeout=10**6,
             clock=asyncio.get_running_loop().time,
@@ -455,7 +455,7 @@ class Memberships(RuleBasedStateMachine):
                 }
                 newest = [c.token for c in log if isinstance(c, DocumentChange) and c.room == key]
                 assert not newest or room.cursor >= newest[-1] or room.cursor >= cursor.after(log[-1].at)
-        assert self.stage.fanout.slow == set()
+        assert all(client.cut is None for client in self.stage.fanout.backlogged)
 
     def teardown(self):
         self.everything_settles()

@@ -15,6 +15,7 @@ from livedocs.model import (
     Grant,
     GrantKey,
     Role,
+    Tenant,
     grant_document,
     grant_id,
     parse_grant,
@@ -120,3 +121,13 @@ def test_a_key_is_read_from_both_forms_of_its_uuid():
     key = GrantKey("acme", uuid4(), "user:a")
     assert parse_grant_key(grant_id(key)) == key
     assert parse_grant_key({**grant_id(key), "uuid": key.uuid}) == key
+
+
+def test_a_confinement_holds_for_every_token_of_the_client_whoever_seems_to_be_behind_it():
+    tenant = Tenant("acme", "livedocs_acme", {}, services={"crm": frozenset({"notes"}), "none": frozenset()})
+    assert tenant.confines("client:crm", "crm") == {"notes"}
+    assert tenant.confines("user:4b1c4f0e", "crm") == {"notes"}
+    assert tenant.confines("user:crm", "livedocs") is None
+    assert tenant.confines("client:crm", "") == {"notes"}
+    assert tenant.confines("client:none", "crm") == frozenset()
+    assert tenant.confines("user:alice", "none") == frozenset()

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 from bson import ObjectId
 
-from livedocs.presentation import present
+from livedocs.presentation import present, present_changes
 
 
 def test_a_document_keyed_by_id_is_shown_with_uuid_in_its_place():
@@ -20,4 +20,11 @@ def test_a_document_keyed_by_uuid_keeps_its_own_id():
 
 def test_a_field_called_uuid_never_says_anything_but_the_room():
     uuid = uuid4()
-    assert present({"_id": uuid, "uuid": "another"}, "_id", uuid) == {"uuid": str(uuid)}
+    assert present({"_id": uuid, "uuid": "another"}, "_id", uuid) == {"uuid": str(uuid), "$uuid": "another"}
+    assert present_changes({"uuid": "another", "uuid.a": 1, "uuids": 2}, "_id", uuid) == {
+        "uuid": str(uuid),
+        "$uuid": "another",
+        "$uuid.a": 1,
+        "uuids": 2,
+    }
+    assert present_changes({"uuid": uuid, "a": 1}, "uuid", uuid) == {"uuid": str(uuid), "a": 1}

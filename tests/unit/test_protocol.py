@@ -25,6 +25,8 @@ from livedocs.live.protocol import Call, Connect, Leave, Nothing, Pong, Protocol
         ('42["Check"]', Call("Check", (), None)),
         ('4217["JoinRoom",["u"],{"since":null}]', Call("JoinRoom", (["u"], {"since": None}), 17)),
         ("431[]", Nothing()),
+        ('42/ns,["a"]', Nothing()),
+        ("41/ns,", Nothing()),
     ],
 )
 def test_packets_are_read(text, packet):
@@ -54,7 +56,6 @@ def test_packets_are_read(text, packet):
         '42["a"',
         '42["a"]x',
         '42["a",NaN]',
-        '42/ns,["a"]',
         "42[" + "[" * 50_000,
     ]
     + ['425-["x"]', "42" + "1" * 101 + '["x"]', "٤٢", '4²["x"]', "\0"],
@@ -84,3 +85,10 @@ def test_the_handshake_of_engine_io_4_over_websocket_is_taken():
 def test_every_other_handshake_is_refused(query):
     with pytest.raises(BadRequest):
         check_handshake(query)
+
+
+def test_a_packet_of_too_many_elements_is_refused_before_it_is_decoded():
+    for part in ("[],", "{},", "1,", '{"a":1},'):
+        with pytest.raises(ProtocolError):
+            parse('42["JoinRoom",[' + part * (60_000 // len(part)) + "1]]")
+    assert isinstance(parse('42["JoinRoom",["' + "[,{" * 20_000 + '"]]'), Call)

@@ -191,4 +191,15 @@ def test_grants_to_subjects_that_are_not_the_callers_keep_nobody_in():
     ],
 )
 def test_access_begins_where_the_first_of_the_grants_in_force_did(changes, held, begun):
-    assert access_since(changes, held, NOW) == begun
+    assert access_since(changes, held, NOW, lambda _: "") == begun
+
+
+@pytest.mark.parametrize(
+    ("attested", "begun"),
+    [("", "6"), ("5", "6"), ("8", "7"), ("65", "65")],
+    ids=["always", "before the grant", "after the other grant", "between"],
+)
+def test_a_grant_to_a_group_counts_from_when_the_caller_was_seen_in_it(attested, begun):
+    changes = [granted("6", grant(STAFF), subject=STAFF), granted("7", grant())]
+    held = {ALICE: grant(), STAFF: grant(STAFF)}
+    assert access_since(changes, held, NOW, {ALICE: "", STAFF: attested}.__getitem__) == begun

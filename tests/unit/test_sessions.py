@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from livedocs.errors import AuthUnavailable, Forbidden, InvalidToken, TenantSuspended, TenantUnknown, Unavailable
+from livedocs.errors import AuthUnavailable, Forbidden, InvalidToken, TenantSuspended, TenantUnknown
 from livedocs.live.sessions import Sessions
 from livedocs.live.timers import TimerWheel
 
@@ -40,6 +40,7 @@ class Watched:
         self.sessions = Sessions(
             self.tokens,
             self.regrant,
+            stage.tickets,
             self.wheel,
             interval=INTERVAL,
             grace=GRACE,
@@ -211,16 +212,12 @@ async def test_changed_groups_are_applied_to_every_socket_of_the_token(watched):
     assert len(watched.regranted) == 2
 
 
-async def test_groups_that_could_not_be_applied_are_tried_again_even_if_the_end_moved_too(watched):
-    client = watched.connect(groups=["staff"])
-    watched.trouble = Unavailable()
-    later = watched.stage.clock.now + timedelta(seconds=7200)
-    watched.tokens.answer = replace(watched.tokens.answer, groups=frozenset({"guests"}), expires_at=later)
+async def test_a_check_that_fails_in_a_way_nobody_foresaw_ends_the_socket_and_no_other_check(watched):
+    first, second = watched.connect(known_as="first"), watched.connect(known_as="second")
+    watched.tokens.answer = replace(watched.tokens.answer, groups=frozenset({"guests"}))
+    watched.trouble = OverflowError()
     await watched.pass_time(31)
-    assert watched.regranted == []
-    watched.trouble = None
-    await watched.pass_time(31)
-    assert watched.regranted == [(client, frozenset({"guests"}))]
+    assert {first.closed, second.closed} == {"auth_unavailable"}
 
 
 async def test_a_logout_closes_that_tokens_sockets_only(watched):
@@ -290,12 +287,26 @@ async def test_a_call_that_takes_long_is_not_made_again_meanwhile(watched):
         return watched.tokens.answer, None
 
     watched.tokens.token = token
-    watched.connect()
-    await watched.pass_time(120)
+    client = watched.connect()
+    await watched.pass_time(INTERVAL + GRACE - 1)
     assert len(watched.tokens.asked) == 1
+    assert client.closed is None
     stop.set()
     await watched.pass_time(31)
     assert len(watched.tokens.asked) == 2
+
+
+async def test_a_token_that_nobody_has_answered_for_within_the_grace_ends_its_sockets(watched):
+    stop = asyncio.Event()
+
+    async def token(token, *, fresh):
+        await stop.wait()
+
+    watched.tokens.token = token
+    # More than are asked about at a time: most of them wait without a question.
+    clients = [watched.connect(known_as=str(number)) for number in range(20)]
+    await watched.pass_time(3 * INTERVAL + GRACE)
+    assert {client.closed for client in clients} == {"auth_unavailable"}
 
 
 async def test_a_token_ends_on_time_while_nobody_answers_for_the_others(watched):
@@ -305,8 +316,8 @@ async def test_a_token_ends_on_time_while_nobody_answers_for_the_others(watched)
         await stop.wait()
 
     watched.tokens.token = token
-    clients = [watched.connect(lasts=200, known_as=str(number)) for number in range(20)]
-    await watched.pass_time(199)
+    clients = [watched.connect(lasts=80, known_as=str(number)) for number in range(20)]
+    await watched.pass_time(79)
     assert {client.closed for client in clients} == {None}
     await watched.pass_time(1)
     assert {client.closed for client in clients} == {"expired"}

@@ -14,7 +14,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 from livedocs.changes import cursor, stream
 from livedocs.changes.getmore import Answer
 from livedocs.changes.reader import BATCH
-from livedocs.changes.stream import Batch, Opened, Stream
+from livedocs.changes.stream import TRIM, Batch, Opened, Stream
 from livedocs.model import Tenant
 from livedocs.telemetry import Metrics
 
@@ -227,22 +227,31 @@ async def test_an_oplog_shorter_than_the_window_is_asked_for_less_until_it_fits(
     assert opened == Opened(cursor.before(Timestamp(NOW.time - 75, 0)), "start")
 
 
-async def test_an_event_too_large_with_its_image_is_read_without_and_images_come_back():
+async def test_an_event_too_large_is_read_without_what_is_large_and_the_rest_comes_back():
     followed = Followed([event(1), TOO_LARGE], [event(2), IDLE], [event(3)])
     batches = await followed.take(4)
     assert [numbers(batch) for batch in batches if isinstance(batch, Batch)] == [[1], [2], [3]]
-    images = [options["full_document_before_change"] for options in followed.server.asked]
-    assert images == ["whenAvailable", None, "whenAvailable"]
+    assert [list(TRIM) == options["pipeline"][1:] for options in followed.server.asked] == [False, True, False]
+    assert {options["full_document_before_change"] for options in followed.server.asked} == {"whenAvailable"}
     assert followed.starts[1:] == [{"_data": token(1)}, {"_data": token(2)}]
     assert not [batch for batch in batches[1:] if isinstance(batch, Opened)]
 
 
-async def test_an_event_too_large_even_so_is_passed_and_said():
-    followed = Followed([event(1), TOO_LARGE], TOO_LARGE, [event(5)])
+async def test_an_event_too_large_even_then_is_read_without_images():
+    followed = Followed([event(1), TOO_LARGE], TOO_LARGE, [event(2), IDLE], [event(3)])
+    batches = await followed.take(4)
+    assert [numbers(batch) for batch in batches if isinstance(batch, Batch)] == [[1], [2], [3]]
+    images = [options["full_document_before_change"] for options in followed.server.asked]
+    assert images == ["whenAvailable", "whenAvailable", None, "whenAvailable"]
+
+
+async def test_an_event_too_large_whatever_is_left_away_is_passed_and_said():
+    followed = Followed([event(1), TOO_LARGE], TOO_LARGE, TOO_LARGE, [event(5)])
     *_, again, batch = await followed.take(4)
     assert again == Opened(cursor.after(NOW), "event_too_large")
     assert numbers(batch) == [5]
     assert followed.server.asked[-1]["full_document_before_change"] == "whenAvailable"
+    assert len(followed.server.asked[-1]["pipeline"]) == 1
 
 
 async def test_told_to_open_again_it_does_so_behind_that_event_with_the_tenants_of_then():

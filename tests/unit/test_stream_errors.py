@@ -22,7 +22,7 @@ def failure(code: int, *labels: str) -> OperationFailure:
         (failure(9), Remedy.START_OVER),
         (failure(260), Remedy.START_OVER),
         (failure(1, "NonResumableChangeStreamError"), Remedy.START_OVER),
-        (failure(10334), Remedy.WITHOUT_IMAGES),
+        (failure(10334), Remedy.TRIMMED),
         (failure(47), Remedy.WITHOUT_IMAGES),
         (failure(43), Remedy.RESUME),
         (failure(6, "ResumableChangeStreamError"), Remedy.RESUME),
@@ -33,11 +33,12 @@ def failure(code: int, *labels: str) -> OperationFailure:
     ],
 )
 def test_every_error_has_its_remedy(error, remedy):
-    assert classify(error, images=True) is remedy
+    assert classify(error, images=True, trimmed=False) is remedy
 
 
-def test_an_event_that_is_too_large_even_without_images_is_passed_by_time():
-    assert classify(failure(10334), images=False) is Remedy.SKIP
+def test_an_event_that_is_too_large_whatever_is_left_away_is_passed_by_time():
+    assert classify(failure(10334), images=True, trimmed=True) is Remedy.WITHOUT_IMAGES
+    assert classify(failure(10334), images=False, trimmed=True) is Remedy.SKIP
 
 
 def test_the_selection_names_collections_and_keeps_what_makes_them_vanish():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
 import pytest
 
 from livedocs import tracing
-from livedocs.telemetry import DISCONNECTS, Metrics, get_logger, redact
+from livedocs.errors import ServerUnreachable
+from livedocs.telemetry import DISCONNECTS, Metrics, get_logger, log_unhandled, redact
 
 
 @pytest.mark.parametrize(
@@ -144,3 +146,59 @@ def test_what_may_happen_is_at_zero_before_it_has():
     )
     assert value("livedocs_events_total", {"op": "insert"}) == 0
     assert value("livedocs_limits_hit_total", {"kind": "sockets", "scope": "user"}) == 0
+
+
+def failing():
+    """An error of a library that repeats what it was given, behind one of ours, in a group."""
+    try:
+        try:
+            int("".join(("s3", "cret")))
+        except ValueError as error:
+            msg = "the stream has ended"
+            raise ServerUnreachable(msg) from error
+    except ServerUnreachable as error:
+        return ExceptionGroup("s3cret", [error, KeyError("s3cret"), ConnectionResetError(104, "reset by peer")])
+
+
+@pytest.mark.parametrize("logger", ["livedocs.test", "hypercorn.error", "anything"])
+def test_of_an_exception_of_unknown_origin_the_type_is_said_and_where_it_was(log, logger):
+    lines = log(log_level="debug")
+    logging.getLogger(logger).error("failed", exc_info=failing())
+    (line,) = lines()
+    assert "s3cret" not in line
+    told = json.loads(line)["exception"]
+    assert "builtins.ValueError" in told
+    assert "in failing" in told
+    assert "the stream has ended" in told
+    assert "reset by peer" in told
+    assert "builtins.KeyError" in told
+
+
+def test_raw_bytes_and_exceptions_in_a_librarys_line_are_not_shown(log):
+    lines = log(log_level="debug")
+    logging.getLogger("any").warning("got %r, %s from %s", b"Cookie: s3cret", ValueError("s3cret"), "10.0.0.1")
+    assert json.loads(lines()[0])["event"] == "got '<14 bytes>', <ValueError> from 10.0.0.1"
+
+
+async def test_what_nobody_catches_is_logged_without_what_it_was_about(log):
+    lines = log(log_level="debug")
+    loop = asyncio.get_running_loop()
+
+    def broken(data):
+        raise ValueError(data)
+
+    loop.set_exception_handler(log_unhandled)
+    try:
+        loop.call_soon(broken, b"Cookie: s3cret")
+        task = loop.create_task(asyncio.sleep(0), name="the-task")
+        await task
+        loop.call_exception_handler(
+            {"message": "lost", "task": task, "exception": failing(), "protocol": "s3cret"}
+        )
+    finally:
+        loop.set_exception_handler(None)
+    lost, unhandled = sorted(lines(), key=lambda line: "the-task" not in line)
+    assert "s3cret" not in lost + unhandled
+    assert (json.loads(lost)["what"], json.loads(lost)["task"]) == ("lost", "the-task")
+    assert json.loads(unhandled)["what"] == "Exception"
+    assert "in broken" in json.loads(unhandled)["exception"]

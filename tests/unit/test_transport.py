@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from livedocs.live.frames import Frame
-from livedocs.live.transport import AsgiOutbox, DirectOutbox, direct_transport
+from livedocs.live.outbox import AsgiOutbox, DirectOutbox
+from livedocs.live.transport import direct_transport
 
 
 def frame(number):

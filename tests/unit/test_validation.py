@@ -8,7 +8,8 @@ from bson import Binary, Code, Decimal128, Int64, ObjectId, Timestamp
 
 from livedocs import extjson
 from livedocs.errors import DocumentTooLarge, InvalidDocument, InvalidField, TooDeep
-from livedocs.store.validation import MAX_NAMES, validate
+from livedocs.slices import at_once
+from livedocs.store.validation import MAX_NAMES, MOST_DOUBTS, validate, validating
 
 MIB = 2**20
 
@@ -52,14 +53,12 @@ def test_every_value_of_bson_is_taken():
         ({"a": {"$ne": None}}, "a.$ne"),
         ({"a": [{"b": 1}, {"$gt": ""}]}, "a.1.$gt"),
         ({"a.b": 1}, "a.b"),
-        ({"a": {"b\0": 1}}, "a.b\0"),
+        ({"a": {"b\0": 1}}, "a.b\\u0000"),
         ({"": 1}, ""),
         ({"a": [[{"": 1}]]}, "a.0.0."),
         ({"__proto__": {}}, "__proto__"),
         ({"a": {"constructor": {}}}, "a.constructor"),
         ({"a": [{"prototype": 1}]}, "a.0.prototype"),
-        ({"_id": 1}, "_id"),
-        ({"uuid": "x"}, "uuid"),
         ({"code": Code("f", {"$where": 1})}, "code.$where"),
     ],
 )
@@ -69,8 +68,22 @@ def test_a_refused_name_is_named_with_its_path(document, path):
     assert refusal.value.data["path"] == path
 
 
-def test_reserved_names_are_free_below_the_top():
-    check({"a": {"_id": 1, "uuid": 2}})
+def test_a_reference_to_another_document_is_a_value_and_half_of_one_is_not():
+    check({"a": {"$ref": "notes", "$id": 1}, "b": [{"$ref": "notes", "$id": 1, "$db": "other", "more": 2}]})
+    for wrong in ({"$ref": "notes"}, {"$id": 1}, {"$ref": "notes", "$id": 1, "$set": 2}):
+        with pytest.raises(InvalidField):
+            check({"a": wrong})
+    with pytest.raises(InvalidField):
+        check({"$ref": "notes", "$id": 1})
+
+
+def test_names_that_the_document_may_have_already_are_told_with_their_places():
+    doubts = []
+    at_once(validating({"a": [{"b.c": 1}], "": 2, "d": 3}, max_bytes=MIB, doubts=doubts))
+    assert {doubt.path for doubt in doubts} == {("a", 0, "b.c"), ("",)}
+    many = {f"${number}": 1 for number in range(MOST_DOUBTS + 1)}
+    with pytest.raises(InvalidField):
+        at_once(validating(many, max_bytes=MIB, doubts=[]))
 
 
 def test_an_operator_hidden_in_extended_json_is_found_after_decoding():

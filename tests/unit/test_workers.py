@@ -59,6 +59,8 @@ def test_the_limits_of_a_server_are_divided_among_its_workers():
 def test_every_limit_of_users_tenants_and_addresses_is_divided():
     # Named one by one, so that a new one has to be thought about.
     alone = {"max_document_bytes", "max_message_bytes", "max_rooms_per_socket", "limit_burst"}
+    alone |= {"max_shown_bytes", "max_shown_elements", "max_answer_bytes"}
+    alone |= {"max_grants_per_uuid", "max_groups"}
     limits = {name for name in Settings.model_fields if name.startswith(("max_", "limit_"))}
     whole = settings(workers=2)
     part = share(whole, 0)

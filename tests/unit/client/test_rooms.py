@@ -15,8 +15,8 @@ ONE = UUID("01234567-89ab-4cde-8f01-23456789abcd")
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def rooms(*uuids, since=None, collections=None, snapshot=True):
-    return Rooms(uuids or (ONE,), since=since or {}, collections=collections, snapshot=snapshot)
+def rooms(*uuids, since=None, collections=None, snapshot=True, ticket=None):
+    return Rooms(uuids or (ONE,), since=since or {}, collections=collections, snapshot=snapshot, ticket=ticket)
 
 
 def live(*uuids, cursor="10", **options):
@@ -50,6 +50,23 @@ def test_a_join_asks_for_a_snapshot_first_and_for_what_was_missed_afterwards():
     assert made.joins(0) == [Join((ONE,), {"since": "20"})]
     assert rooms(snapshot=False).joins(0) == [Join((ONE,), {"snapshot": False})]
     assert rooms(since={ONE: "5"}).joins(0) == [Join((ONE,), {"since": "5"})]
+
+
+def test_the_newest_ticket_goes_with_every_join():
+    made = rooms()
+    (join,) = made.joins(0)
+    assert "ticket" not in join.options
+    told = {str(ONE): {"role": "reader", "cursor": "10", "snapshot": {}}}
+    made.answered(join, {"joined": told, "refused": {}, "ticket": "first"}, 0)
+    made.disconnected()
+    (join,) = made.joins(0)
+    assert join.options == {"since": "10", "ticket": "first"}
+    made.answered(join, {"joined": told, "refused": {}}, 0)
+    assert made.received("$ticket", ({"ticket": "second"},)) is None
+    assert made.received("$ticket", ({"ticket": 5},)) is None
+    assert made.ticket == "second"
+    again = rooms(ticket="second")
+    assert again.joins(0)[0].options == {"snapshot": True, "ticket": "second"}
 
 
 def test_a_room_is_asked_for_once_on_a_connection():

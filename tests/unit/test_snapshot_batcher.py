@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from bson.timestamp import Timestamp
 
-from livedocs.access.rounds import Rounds
+from livedocs.access.snapshot_batcher import SnapshotBatcher
 from livedocs.errors import InvalidDocument, Unavailable
-from livedocs.model import Look, Snapshot, Tenant
+from livedocs.model import Snapshot, SnapshotRequest, Tenant
 
 ACME, GLOBEX = (Tenant(slug, slug, {"notes": "_id"}) for slug in ("acme", "globex"))
 
@@ -25,9 +25,9 @@ class Reader:
         # What reading goes wrong with, by the subject that is looked for.
         self.trouble = {}
 
-    async def read(self, tenant, looks):
+    async def read(self, tenant, requests):
         number = len(self.rounds)
-        self.rounds.append((tenant, list(looks)))
+        self.rounds.append((tenant, list(requests)))
         if self.holds:
             self.held.append(asyncio.Event())
             try:
@@ -35,42 +35,42 @@ class Reader:
             except asyncio.CancelledError:
                 self.stopped += 1
                 raise
-        for look in looks:
-            if look.subjects[0] in self.trouble:
-                raise self.trouble[look.subjects[0]]
-        return [Snapshot(Timestamp(1, number), {look.subjects[0]: []}, {}) for look in looks]
+        for request in requests:
+            if request.subjects[0] in self.trouble:
+                raise self.trouble[request.subjects[0]]
+        return [Snapshot(Timestamp(1, number), {request.subjects[0]: []}, {}) for request in requests]
 
     @property
     def names(self):
-        return [[look.subjects[0] for look in looks] for _, looks in self.rounds]
+        return [[request.subjects[0] for request in requests] for _, requests in self.rounds]
 
 
-def look(name, uuids=1, subjects=1):
-    return Look(
+def request(name, uuids=1, subjects=1):
+    return SnapshotRequest(
         tuple(UUID(int=number) for number in range(uuids)),
         (name, *(f"group:{number}" for number in range(subjects - 1))),
     )
 
 
 class Asking:
-    """Rounds over such a reader, and the callers' tasks."""
+    """A batcher over such a reader, and the callers' tasks."""
 
     def __init__(self):
         self.reader = Reader()
-        self.rounds = Rounds(self.reader)
+        self.batcher = SnapshotBatcher(self.reader)
 
     def ask(self, name, tenant=ACME, **size):
-        return asyncio.create_task(self.rounds.look(tenant, look(name, **size)))
+        return asyncio.create_task(self.batcher.read(tenant, request(name, **size)))
 
 
 @pytest.fixture
 async def asking():
     asking = Asking()
     yield asking
-    await asking.rounds.aclose()
+    await asking.batcher.aclose()
     # Every task has an owner that awaits it, and nothing is kept of tenants for which nobody waits.
     assert [task for task in asyncio.all_tasks() if task.get_name() == "snapshot round"] == []
-    assert asking.rounds._lanes == {}
+    assert asking.batcher._lanes == {}
 
 
 async def answers(*tasks):
@@ -139,7 +139,10 @@ async def test_tenants_are_never_in_one_round_and_do_not_wait_for_each_other(ask
     await settled()
     theirs = asking.ask("theirs", GLOBEX)
     await settled()
-    assert [(tenant.slug, len(looks)) for tenant, looks in asking.reader.rounds] == [("acme", 1), ("globex", 1)]
+    assert [(tenant.slug, len(requests)) for tenant, requests in asking.reader.rounds] == [
+        ("acme", 1),
+        ("globex", 1),
+    ]
     asking.reader.held[1].set()
     await answers(theirs)
     asking.reader.held[0].set()
@@ -150,7 +153,7 @@ async def test_a_round_is_of_one_state_of_the_tenant(asking):
     wider = replace(ACME, collections={**ACME.collections, "tasks": "_id"})
     tasks = [asking.ask("before"), asking.ask("after", wider), asking.ask("later", wider)]
     await answers(*tasks)
-    assert [(tenant, [one.subjects[0] for one in looks]) for tenant, looks in asking.reader.rounds] == [
+    assert [(tenant, [one.subjects[0] for one in requests]) for tenant, requests in asking.reader.rounds] == [
         (ACME, ["before"]),
         (wider, ["after", "later"]),
     ]
@@ -160,7 +163,7 @@ async def test_a_round_is_bounded_by_the_grants_it_asks_for(asking):
     tasks = [asking.ask("large", uuids=100, subjects=30)]
     tasks += [asking.ask(f"user:{number}", uuids=10, subjects=10) for number in range(7)]
     await answers(*tasks)
-    assert [len(looks) for looks in asking.reader.names] == [1, 5, 2]
+    assert [len(requests) for requests in asking.reader.names] == [1, 5, 2]
 
 
 async def test_without_mongodb_those_of_the_round_are_refused_and_the_next_round_is_another(asking, settled):
@@ -222,7 +225,7 @@ async def test_at_the_end_nobody_is_left_waiting(asking, settled):
     await settled()
     waiting = asking.ask("waiting")
     await settled()
-    await asking.rounds.aclose()
+    await asking.batcher.aclose()
     outcomes = await asyncio.gather(flying, waiting, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
     assert asking.reader.stopped == 1

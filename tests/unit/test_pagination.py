@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from livedocs.errors import BadRequest
-from livedocs.http.paging import page_limit
+from livedocs.http.pagination import page_limit
 
 
 @pytest.mark.parametrize(("text", "limit"), [(None, 100), ("1", 1), ("500", 500), ("007", 7)])
