@@ -122,13 +122,19 @@ def test_a_key_is_required_where_it_is_to_prove_who_we_are(configure):
 def test_a_secret_is_required_where_no_key_takes_its_place():
     for given in ({}, {"oauth_client_secret": " "}):
         with pytest.raises(ConfigurationError) as refused:
-            load({}, public_url="http://localhost:1", mongodb_uri="m", oauth_issuer="http://localhost", **given)
+            load(
+                {},
+                public_url="http://localhost:1",
+                mongodb_uri="mongodb://m",
+                oauth_issuer="http://localhost",
+                **given,
+            )
         assert "LIVEDOCS_OAUTH_CLIENT_ID: is required" in refused.value.problems
     with pytest.raises(ConfigurationError) as refused:
         load(
             {},
             public_url="http://localhost:1",
-            mongodb_uri="m",
+            mongodb_uri="mongodb://m",
             oauth_issuer="http://localhost",
             oauth_client_id="livedocs",
             oauth_audience="livedocs",

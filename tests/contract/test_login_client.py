@@ -15,10 +15,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from livedocs.access.attempt import Seal
+from livedocs.access.introspection import token_id
 from livedocs.access.issuer import Issuer
-from livedocs.access.oauth import LoginClient
-from livedocs.errors import AuthUnavailable, InvalidToken, LoginFailed, TokenTooLarge
+from livedocs.access.login_state import Seal
+from livedocs.access.oauth import LoginClient, LoginDeclined
+from livedocs.errors import AuthUnavailable, InvalidToken, LoginFailed, TokenTooLarge, Unavailable
+from livedocs.model import Renewal
 
 ISSUER = "https://id.example/realm"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -124,15 +126,16 @@ class Trip:
 @pytest.fixture
 def depart(login, clock):
     async def begin(return_to="/notes?x=1", by=None):
-        return Trip(*await (by or login).begin(return_to), clock)
+        begun = await (by or login).begin(return_to)
+        return Trip(begun.url, begun.sealed, clock)
 
     return begin
 
 
 async def failure(login, answer, sealed):
-    with pytest.raises(LoginFailed) as caught:
+    with pytest.raises((LoginFailed, LoginDeclined)) as caught:
         await login.finish(answer, sealed)
-    return caught.value.data["reason"]
+    return caught.value.reason if isinstance(caught.value, LoginDeclined) else caught.value.data["reason"]
 
 
 # The way there
@@ -315,6 +318,12 @@ async def test_two_replays_at_once_make_one_login(login, depart, token_endpoint)
         (" /x", "/"),
         ("/é", "/"),
         ("/auth/login", "/"),
+        ("/auth", "/"),
+        ("/./auth/login", "/"),
+        ("/x/../auth/login", "/"),
+        ("/%61uth/login", "/"),
+        ("/auth%2flogin", "/"),
+        ("/author", "/author"),
         ("/" + "x" * 2000, "/"),
     ],
 )
@@ -440,6 +449,13 @@ async def test_an_rsa_key_of_fair_length_is_as_good(login, depart, keys, token_e
     signed = trip.id_token(RSA_KEY, "RS256", {"kid": "r1"})
     token_endpoint.respond(json=trip.tokens(id_token=signed))
     assert await login.finish(trip.back(), trip.sealed)
+
+
+async def test_an_extension_of_an_id_token_that_must_be_understood_is_not(login, depart, token_endpoint):
+    trip = await depart()
+    signed = trip.id_token(headers={"kid": "k1", "crit": ["exp"], "exp": 1})
+    token_endpoint.respond(json=trip.tokens(id_token=signed))
+    assert await failure(login, trip.back(), trip.sealed) == "id_token"
 
 
 async def test_a_key_without_an_id_serves_when_it_is_the_only_one(login, depart, keys, token_endpoint):
@@ -575,7 +591,51 @@ async def over(login, refresh_token):
         await login.refresh(refresh_token)
 
 
-async def test_a_session_that_is_renewed_while_somebody_logs_out_is_over(login, token_endpoint):
+async def test_tokens_that_come_when_nobody_waits_for_them_any_more_are_revoked(login, token_endpoint, revocation):
+    # Of the logout alone: the answer comes within the time of a call, but late in it.
+    login._timeout = 0.1
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_request):
+        asked.set()
+        await go_on.wait()
+        return renewed(1)
+
+    token_endpoint.mock(side_effect=slow)
+    tab = asyncio.create_task(login._spend("refresh-0", token_id("refresh-0"), "tab", ""))
+    await login._renewals.claim(token_id("refresh-0"), "tab")
+    await asyncio.wait_for(asked.wait(), 5)
+    assert await login.end("refresh-0") == []
+    go_on.set()
+    with pytest.raises(InvalidToken):
+        await tab
+    forms = [parse_qs(call.request.content.decode())["token"] for call in revocation.calls]
+    assert forms == [["refresh-1"], ["access-1"]]
+
+
+class Gone:
+    """Renewals of which nothing can be seen any more once a token was claimed."""
+
+    async def claim(self, _token, by):
+        return Renewal(by)
+
+    async def settle(self, *_):
+        raise Unavailable
+
+    get = give_up = end = settle
+
+
+async def test_a_token_that_is_spent_when_mongodb_fails_leads_to_the_new_ones(start_login, token_endpoint):
+    login = start_login()
+    login._renewals = Gone()
+    token_endpoint.mock(side_effect=[renewed(1)])
+    tokens = await login.refresh("refresh-0")
+    assert (tokens.access_token, tokens.refresh_token) == ("access-1", "refresh-1")
+    await login.check_session("refresh-0", "refresh-1")
+    assert await login.end("refresh-1") == []
+
+
+async def test_a_session_that_is_renewed_while_somebody_logs_out_is_over(login, token_endpoint, revocation):
     asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(_request):
@@ -609,7 +669,6 @@ async def test_what_a_session_was_renewed_to_within_seconds_ends_with_it_and_old
     for number in range(3):
         await over(login, f"refresh-{number}")
     assert token_endpoint.call_count == 2
-    assert await login.end("refresh-0") == []
 
 
 async def test_a_tab_that_is_late_gets_no_tokens_of_a_session_that_has_ended(login, token_endpoint):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,18 +11,23 @@ from typing import Any
 import pytest
 
 from livedocs.access.authenticate import Authenticator
+from livedocs.access.connections import Quota
 from livedocs.access.issuer import Issuer
+from livedocs.access.limits import Limits
 from livedocs.access.oauth import LoginClient
 from livedocs.access.principal import Principal
 from livedocs.errors import InvalidToken
+from livedocs.http.admission import Admission
 from livedocs.http.app import Services, build
+from livedocs.http.caller import Proxies
+from livedocs.http.exchanges import Exchanges
 from livedocs.store.batches import Batches
 from livedocs.store.connection import connect
 from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
+from livedocs.store.idempotency import IdempotencyKeys
 from livedocs.store.processes import Processes
-from livedocs.store.replays import Replays
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics
@@ -33,7 +39,7 @@ class KnownTokens:
     def __init__(self) -> None:
         self.principals: dict[str, Principal] = {}
 
-    async def principal(self, token: str, *, fresh: bool = False) -> Principal:
+    async def principal(self, token: str, *, fresh: bool = False, address: str = "") -> Principal:
         try:
             return self.principals[token]
         except KeyError:
@@ -144,7 +150,7 @@ def start_api(mongo, deployment):
     issuers = []
 
     async def start(**changes: Any) -> Api:
-        services = changes.pop("services", {})
+        services, known = changes.pop("services", {}), changes.pop("tenants", None)
         settings, metrics, tokens = deployment.settings(**changes), Metrics(), KnownTokens()
         directory = TenantDirectory(Tenants(mongo, settings.control_database))
         await directory.refresh()
@@ -155,12 +161,11 @@ def start_api(mongo, deployment):
                 **{
                     "settings": settings,
                     "metrics": metrics,
-                    "authenticator": Authenticator(tokens, directory, secure=settings.secure),
-                    "tenants": directory,
+                    "authenticator": Authenticator(tokens, known or directory, secure=settings.secure),
                     "documents": Documents(mongo, settings.control_database),
                     "grants": Grants(mongo, settings.control_database),
                     "batches": Batches(mongo, settings.control_database),
-                    "replays": Replays(mongo, settings.control_database),
+                    "idempotency": IdempotencyKeys(mongo, settings.control_database),
                     "processes": Processes(mongo, settings.control_database),
                     "registry": Tenants(mongo, settings.control_database),
                     "deletions": Deletions(mongo, settings.control_database),
@@ -170,6 +175,11 @@ def start_api(mongo, deployment):
                 }
             )
         )
+        # As the server has it around everything.
+        limits = Limits(settings, metrics, clock=time.monotonic)
+        unread = Quota("unread bytes", metrics, per_address=settings.max_unread_bytes_per_address)
+        admission = Admission(app.asgi_app, settings, limits, metrics, unread)
+        app.asgi_app = Exchanges(admission, metrics, Proxies(settings.trusted_proxies))
         return Api(app, tokens, metrics, settings.public_origin)
 
     return start

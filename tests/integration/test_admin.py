@@ -80,7 +80,7 @@ async def test_tenants_are_listed_page_by_page(root, tenant):
         {"slug": "good", "collections": []},
         {"slug": "good", "collections": {"a": "uuid"}},
         {"slug": "good", "collections": {"a": {"key": "id"}}},
-        {"slug": "good", "collections": {"system.x": {"key": "_id"}}},
+        {"slug": "good", "collections": {"connect": {"key": "_id"}}},
         {"slug": "good", "limits": {"max_document_bytes": 0}},
         {"slug": "good", "limits": {"colour": 1}},
         {"slug": "good", "limits": 1},
@@ -92,11 +92,26 @@ async def test_a_tenant_that_cannot_be_is_refused(root, body):
     assert (answer.status, answer.code) == (400, "bad_request")
 
 
+async def test_a_tenant_of_a_collection_of_mongodbs_own_is_refused(root):
+    answer = await root.post("/v1/admin/tenants", {"slug": "good", "collections": {"system.x": {"key": "_id"}}})
+    assert (answer.status, answer.code) == (422, "unsuitable_collection")
+
+
 async def test_a_registered_collection_says_how_much_of_it_is_not_streamed(root, tenant, mongo, control):
     old = mongo[tenant["database"]]["old"]
     await old.insert_many([{"uuid": uuid4()}, {"uuid": "text"}, {}])
     answer = await root.put(path(tenant, "/collections/old"), {"key": "uuid"})
-    assert (answer.status, answer.json) == (200, {"collection": "old", "key": "uuid", "without_uuid": 2})
+    assert (answer.status, answer.json) == (
+        200,
+        {
+            "collection": "old",
+            "key": "uuid",
+            "without_uuid": 2,
+            "not_streamed": {"missing": 1, "string": 1},
+            "examined": 3,
+            "complete": True,
+        },
+    )
     assert "uuid_1" in await old.index_information()
     assert (await root.get(path(tenant))).json["collections"]["old"] == {"key": "uuid"}
     entry = await control["audit"].find_one({"tenant": tenant["slug"], "action": "tenant.register"})

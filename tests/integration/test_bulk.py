@@ -141,7 +141,7 @@ async def test_an_item_that_is_refused_takes_no_other_with_it(alice, bob, grants
         (422, "invalid_field"),
         (422, "invalid_document"),
         (412, "precondition_failed"),
-        (412, "precondition_failed"),
+        (403, "forbidden"),
         (400, "invalid_subject"),
         (400, "bad_request"),
         (400, "bad_request"),

@@ -19,12 +19,13 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import click
 import pytest
-from bson import Binary
+from bson.binary import Binary, UuidRepresentation
 from click.testing import CliRunner
 from pymongo import MongoClient
 from pymongo.errors import WriteError
@@ -225,6 +226,10 @@ def grant_explain(shell, **_):
         assert lines[0] == "user:bob may: writer"
         assert any(line.split()[:3] == ["grant", "user:bob", "writer"] for line in lines)
         assert any(line.startswith("socket ") for line in lines)
+        # Bob has none.
+        assert not any(line.startswith("scope ") for line in lines)
+    own = shell.run("grant", "explain", uuid, "user:ada", user="ada").splitlines()
+    assert [line.split()[1] for line in own if line.startswith("scope ")] == ["livedocs:admin"]
     [found] = shell.rows("grant", "explain", uuid, "user:carol", "--group", "staff", user="ada")
     assert (found["allowed"], found["reason"]) == (False, "no_grant")
 
@@ -284,6 +289,21 @@ def import_(shell, mongo, **_):
     assert shell.run(*arguments, user="acme-service") == "nothing is left to do\n"
     notes = mongo[shell.server.databases["acme"]].notes
     assert sorted(found["n"] for found in notes.find({"mark": mark})) == [0, 1, 2]
+
+
+def keys_list(shell, **_):
+    found = shell.rows("keys", "list")
+    assert found[0].keys() == {"number", "made", "begins"}
+    assert (found[0]["number"], found[0]["begins"]) == (0, "1970-01-01T00:00:00+00:00")
+    assert len(shell.run("keys", "list").splitlines()) == len(found)
+
+
+def keys_rotate(shell, **_):
+    before = shell.rows("keys", "list")
+    assert shell.run("keys", "rotate").startswith(str(len(before)))
+    made = shell.rows("keys", "list")[-1]
+    assert made["number"] == len(before)
+    assert datetime.fromisoformat(made["begins"]) - datetime.fromisoformat(made["made"]) >= timedelta(minutes=20)
 
 
 def migrate(shell, **_):
@@ -354,6 +374,16 @@ def tenant_delete(shell, tenant, mongo, **_):
     assert database.list_collection_names() == []
 
 
+def tenant_alias(shell, tenant, **_):
+    shell.run("tenant", "alias", tenant, "org_2x9", "7")
+    assert shown(shell, tenant)["aliases"] == ["7", "org_2x9"]
+    # A name is one tenant's, and no other's slug.
+    assert shell.run("tenant", "alias", "globex", "7", status=1) == ""
+    assert shell.run("tenant", "alias", tenant, "acme", status=1) == ""
+    shell.run("tenant", "alias", tenant)
+    assert shown(shell, tenant)["aliases"] == []
+
+
 def tenant_limits(shell, tenant, **_):
     shell.run("tenant", "limits", tenant, "max_document_bytes=5000")
     assert shown(shell, tenant)["limits"] == {"max_document_bytes": 5000}
@@ -369,9 +399,15 @@ def tenant_list(shell, tenant, **_):
 
 def tenant_register(shell, tenant, mongo, **_):
     database = mongo[shown(shell, tenant)["database"]]
-    database.old.insert_many([{"uuid": uuid4()}, {"uuid": "text"}, {}])
+    legacy = Binary.from_uuid(uuid4(), UuidRepresentation.JAVA_LEGACY)
+    database.old.insert_many([{"uuid": uuid4()}, {"uuid": legacy}, {"uuid": legacy}, {}])
     told = shell.run("tenant", "register", tenant, "old").splitlines()
-    assert told == [f"registered old of {tenant}", "2 documents have no UUID and are not streamed"]
+    assert told == [
+        f"registered old of {tenant}",
+        "3 documents have no UUID (Binary subtype 4) and are not streamed:",
+        "          2  binData 3 (legacy UUIDs, as Java, C# and Python drivers wrote them)",
+        "          1  missing (no such field)",
+    ]
     assert shown(shell, tenant)["collections"]["old"] == "uuid"
     schema = shell.folder / "schema.json"
     schema.write_text(json.dumps({"bsonType": "object", "required": ["n"]}))

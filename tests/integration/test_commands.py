@@ -11,6 +11,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from bson.binary import Binary, UuidRepresentation
 from pymongo import MongoClient
 
 from livedocs.cli import repositories
@@ -62,6 +63,7 @@ def test_help_is_there_for_every_command():
         "doctor",
         "grant",
         "import",
+        "keys",
         "migrate",
         "serve",
         "sessions",
@@ -263,9 +265,152 @@ def test_a_doctor_sees_a_missing_index(livedocs, deployment):
         tests.drop_index("uuid_1")
         done = livedocs("doctor")
         tests.create_index("uuid")
-    assert "problem  tenant acme: no index on uuid in test" in done.stdout
-    assert "-> run: livedocs tenant register acme test" in done.stdout
+    assert "problem  tenant acme: test has no index on uuid" in done.stdout
+    assert "-> run: livedocs tenant register acme test --key uuid" in done.stdout
     assert done.returncode == 1
+
+
+def test_a_doctor_sees_a_collection_that_another_one_took_the_place_of(livedocs, deployment):
+    advice = "-> run: livedocs tenant register acme test --key uuid"
+    with MongoClient(deployment.uri) as client:
+        database = client[deployment.databases["acme"]]
+        database.drop_collection("test")
+        gone = livedocs("doctor").stdout
+        database.test.create_index("uuid")
+        bare = livedocs("doctor").stdout
+        database.drop_collection("test")
+        database.create_collection("test", capped=True, size=4096)
+        capped = livedocs("doctor").stdout
+        database.drop_collection("test")
+    assert livedocs("tenant", "register", "acme", "test", "--key", "uuid").returncode == 0
+    assert "problem  tenant acme: test does not exist" in gone
+    assert advice in gone
+    assert "problem  tenant acme: test keeps no pre-images" in bare
+    assert advice in bare
+    assert "problem  tenant acme: test cannot be streamed (capped)" in capped
+    assert "ok       tenant acme: its" in livedocs("doctor").stdout
+
+
+def test_a_doctor_sees_by_a_token_that_counts_that_the_settings_fit(livedocs, deployment):
+    done = livedocs("doctor", "--token", deployment.token("ada", scope="livedocs:admin"))
+    assert "ok       the token counts: user:ada, scopes livedocs:admin, until " in done.stdout
+    assert "ok       the token's tenant acme is acme" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("mode", ["introspect", "jwt", "jwt+introspect"])
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"oauth_audience": "docs"}, "(reason audience, claim aud)\n         -> set LIVEDOCS_OAUTH_AUDIENCE"),
+        (
+            {"oauth_tenant_claim": "org.id"},
+            "(reason tenant, claim org.id)\n         -> check LIVEDOCS_OAUTH_TENANT_CLAIM",
+        ),
+    ],
+    ids=["audience", "tenant claim"],
+)
+def test_a_doctor_sees_by_a_token_which_setting_does_not_fit(livedocs, deployment, mode, setting, said):
+    done = livedocs("doctor", "--token", deployment.token("alice"), oauth_mode=mode, **setting)
+    assert f"problem  the token is refused {said}" in done.stdout
+    assert done.returncode == 1
+
+
+def test_a_doctor_names_a_tenant_that_nobody_has_registered_and_one_that_is_suspended(livedocs, deployment):
+    token = deployment.token("alice")
+    unknown = livedocs("doctor", "--token", token, oauth_tenant_claim="sub").stdout
+    assert "problem  the token's tenant alice is no tenant's slug or alias (reason tenant_unknown)" in unknown
+    assert livedocs("tenant", "alias", "acme", "alice").returncode == 0
+    aliased = livedocs("doctor", "--token", token, oauth_tenant_claim="sub").stdout
+    assert livedocs("tenant", "alias", "acme").returncode == 0
+    assert "ok       the token's tenant alice is acme" in aliased
+    assert livedocs("tenant", "suspend", "acme").returncode == 0
+    suspended = livedocs("doctor", "--token", token).stdout
+    assert livedocs("tenant", "resume", "acme").returncode == 0
+    assert "problem  the token's tenant acme is suspended" in suspended
+
+
+def test_a_doctor_without_a_token_says_what_it_has_not_checked(livedocs):
+    done = livedocs("doctor")
+    assert done.stderr.startswith("not checked: LIVEDOCS_OAUTH_AUDIENCE")
+    assert done.returncode == 0
+
+
+def test_a_doctor_takes_a_token_that_is_none_for_what_it_is(livedocs):
+    done = livedocs("doctor", "--token", "no token")
+    assert "problem  the token is refused (reason malformed)" in done.stdout
+    assert "no token" not in done.stdout + done.stderr
+
+
+def test_a_doctor_sees_a_name_that_means_two_tenants(livedocs, deployment):
+    with MongoClient(deployment.uri) as client:
+        tenants = client[deployment.control_database].tenants
+        tenants.update_one({"_id": "acme"}, {"$set": {"aliases": ["globex", "org_1", "own"]}})
+        tenants.update_one({"_id": "globex"}, {"$set": {"aliases": ["org_1"]}})
+        done = livedocs("doctor")
+        tenants.update_many({}, {"$unset": {"aliases": ""}})
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem")]
+    assert problems == [
+        "problem  the name globex in a token means several tenants: acme, globex",
+        "problem  the name org_1 in a token means several tenants: acme, globex",
+    ]
+    assert done.returncode == 1
+
+
+def test_a_doctor_sees_grants_of_a_tenant_that_does_not_exist(livedocs, deployment):
+    with MongoClient(deployment.uri, uuidRepresentation="standard") as client:
+        acl = client[deployment.control_database].acl
+        rows = [{"tenant": slug, "uuid": uuid.uuid4(), "subject": "user:x"} for slug in ("acmee", "acmee", "acme")]
+        acl.insert_many([{"_id": row, "role": "owner"} for row in rows])
+        done = livedocs("doctor")
+        acl.delete_many({"_id": {"$in": rows}})
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem")]
+    assert problems == ["problem  there are grants of tenants that do not exist: acmee"]
+    assert "problem" not in livedocs("doctor").stdout
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["readPreference=secondaryPreferred", "w=1", "readConcernLevel=local", "retryWrites=false", "journal=false"],
+)
+def test_a_doctor_names_an_option_that_would_weaken_a_guarantee(livedocs, deployment, option):
+    done = livedocs("doctor", mongodb_uri=f"{deployment.uri}&{option}")
+    assert f"problem  the connection string has options that are ignored: {option}\n" in done.stdout
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"viewOn": "notes", "pipeline": []}, "view"),
+        ({"timeseries": {"timeField": "at"}}, "timeseries"),
+        ({"capped": True, "size": 4096}, "capped"),
+    ],
+)
+def test_a_doctor_names_what_has_taken_a_collections_place(livedocs, deployment, options, reason):
+    with MongoClient(deployment.uri) as client:
+        database = client[deployment.databases["acme"]]
+        database.drop_collection("test")
+        database.command({"create": "test", **options})
+        done = livedocs("doctor")
+        database.drop_collection("test")
+    assert livedocs("tenant", "register", "acme", "test", "--key", "uuid").returncode == 0
+    assert f"problem  tenant acme: test cannot be streamed ({reason})" in done.stdout
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(("collection", "key"), [("test", "uuid"), ("notes", "_id")])
+def test_a_doctor_sees_legacy_uuids(livedocs, deployment, collection, key):
+    legacy = Binary.from_uuid(uuid.uuid4(), UuidRepresentation.CSHARP_LEGACY)
+    with MongoClient(deployment.uri) as client:
+        database = client[deployment.databases["acme"]]
+        database[collection].insert_many([{key: Binary.from_uuid(uuid.uuid4())}, {key: legacy}])
+        done = livedocs("doctor")
+        database[collection].delete_one({key: legacy})
+    found = f"problem  tenant acme: {collection} holds 1 legacy UUIDs (Binary subtype 3) in {key}: "
+    assert found in done.stdout
+    assert done.returncode == 1
+    assert "legacy" not in livedocs("doctor").stdout
 
 
 def test_a_standalone_mongod_is_a_problem_with_advice(tmp_path, free_ports):
@@ -306,3 +451,81 @@ def test_a_token_of_the_development_provider_stands_alone_on_its_line(oauth):
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert refused.stderr.startswith("Error: alice belongs to tenant acme")
+
+
+NOWHERE = "Error: There is no tenant of this slug. (slug acmee)\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("grant", "set", "acmee", "{uuid}", "user:x", "owner"),
+        ("grant", "revoke", "acmee", "{uuid}", "user:x"),
+        ("grant", "revoke", "acmee", "{uuid}", "user:x", "--dry-run"),
+        ("grant", "transfer", "acmee", "{uuid}", "user:x", "user:y"),
+        ("grant", "transfer", "acmee", "{uuid}", "user:x", "user:y", "--dry-run"),
+        ("grant", "list", "acmee", "{uuid}"),
+        ("grant", "list", "acmee", "--subject", "user:x"),
+        ("tenant", "show", "acmee"),
+        ("tenant", "register", "acmee", "notes"),
+        ("tenant", "limits", "acmee"),
+        ("tenant", "confine", "acmee", "crm"),
+        ("tenant", "release", "acmee", "crm"),
+        ("tenant", "suspend", "acmee"),
+        ("tenant", "suspend", "acmee", "--dry-run"),
+        ("tenant", "resume", "acmee"),
+        ("tenant", "delete", "acmee", "--yes"),
+        ("tenant", "delete", "acmee", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_is_no_tenants_is_taken_for_none(livedocs, deployment, arguments):
+    room = uuid.uuid4()
+    done = livedocs(*(argument.format(uuid=room) for argument in arguments))
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", NOWHERE)
+    with MongoClient(deployment.uri) as client:
+        assert client[deployment.control_database].acl.count_documents({"_id.tenant": "acmee"}) == 0
+
+
+def test_the_audit_of_a_tenant_that_never_was_is_no_empty_one(livedocs):
+    done = livedocs("audit", "acmee")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: There is no tenant of this slug, and never was. (slug acmee)\n"
+
+
+def test_a_new_tenant_inherits_nobody(livedocs, deployment):
+    with MongoClient(deployment.uri, uuidRepresentation="standard") as client:
+        acl = client[deployment.control_database].acl
+        acl.insert_one({"_id": {"tenant": "umbrella", "uuid": uuid.uuid4(), "subject": "user:x"}, "role": "owner"})
+        try:
+            done = livedocs("tenant", "create", "umbrella")
+            assert done.returncode == 1
+            assert "There are grants of this slug already" in done.stderr
+            assert livedocs("tenant", "show", "umbrella").returncode == 1
+        finally:
+            acl.delete_one({"_id.tenant": "umbrella"})
+
+
+def test_a_slug_that_is_taken_is_blamed_and_not_its_database(livedocs):
+    done = livedocs("tenant", "create", "acme")
+    assert (done.returncode, done.stderr) == (1, "Error: There is a tenant of this slug. (slug acme)\n")
+
+
+def test_a_list_of_nothing_says_so_to_people_and_nothing_to_programs(livedocs):
+    room = str(uuid.uuid4())
+    assert livedocs("grant", "list", "acme", room).stderr == "no grants\n"
+    done = livedocs("grant", "list", "acme", room, "--json")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert livedocs("audit", "acme", "--uuid", room).stderr == "no entries\n"
+
+
+def test_what_is_only_asked_about_is_refused_as_it_would_be(livedocs):
+    room = str(uuid.uuid4())
+    assert livedocs("grant", "set", "acme", room, "user:alice", "owner").returncode == 0
+    asked = livedocs("grant", "revoke", "acme", room, "user:alice", "--dry-run")
+    done = livedocs("grant", "revoke", "acme", room, "user:alice")
+    assert (asked.returncode, asked.stderr) == (done.returncode, done.stderr)
+    assert "without an owner" in asked.stderr
+    told = livedocs("grant", "revoke", "acme", room, "user:alice", "--dry-run", "--force")
+    assert told.stdout == f"user:alice would have no grant on {room}; 0 others would stay\n"
+    assert livedocs("grant", "list", "acme", room).stdout.split()[:2] == ["user:alice", "owner"]

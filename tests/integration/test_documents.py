@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
@@ -257,9 +258,12 @@ async def test_if_none_match_star_creates_only(alice):
 
 
 async def test_if_match_never_creates(alice):
-    path = f"/v1/docs/notes/{uuid4()}"
-    assert (await alice.put(path, {"a": 1}, If_Match="*")).code == "precondition_failed"
-    assert (await alice.put(path, {"a": 1})).status == 201
+    uuid = uuid4()
+    # Nor does it say that there is none.
+    assert (await alice.put(f"/v1/docs/notes/{uuid}", {"a": 1}, If_Match="*")).code == "forbidden"
+    assert (await alice.put(f"/v1/docs/notes/{uuid}", {"a": 1})).status == 201
+    assert (await alice.put(f"/v1/docs/test/{uuid}", {"a": 1}, If_Match="*")).code == "precondition_failed"
+    assert (await alice.put(f"/v1/docs/test/{uuid}", {"a": 1})).status == 201
 
 
 async def test_conditions_tell_nothing_to_those_who_may_not_look(alice, bob):
@@ -323,15 +327,77 @@ async def test_a_document_written_by_another_program_belongs_to_nobody_until_it_
     assert await grants.of_uuid("acme", uuid) == []
 
 
-async def test_of_several_documents_with_one_uuid_none_is_written(alice, test, grants):
+async def test_of_several_documents_with_one_uuid_none_is_read_or_written(alice, test, grants):
     uuid = uuid4()
     await test.insert_many([{"_id": number, "uuid": uuid} for number in (2, 1)])
     await grants.put(grant(uuid, "user:alice", Role.OWNER), SYSTEM)
     path = f"/v1/docs/test/{uuid}"
-    assert (await alice.get(path)).json["_id"] == 1
-    for method, body in (("PUT", {}), ("PATCH", {"a": 1}), ("DELETE", None)):
-        assert (await alice.request(method, path, body)).code == "conflict"
+    for method, body in (("GET", None), ("PUT", {}), ("PATCH", {"a": 1}), ("DELETE", None)):
+        answer = await alice.request(method, path, body)
+        assert (answer.status, answer.code) == (409, "ambiguous")
+    (result,) = (await alice.post("/v1/docs/test:bulk", {"items": [{"uuid": str(uuid), "document": {}}]})).json[
+        "results"
+    ]
+    assert (result["status"], result["code"]) == (409, "ambiguous")
     assert await test.count_documents({"uuid": uuid}) == 2
+
+
+OID = ObjectId("0123456789abcdef01234567")
+
+
+@pytest.mark.parametrize(
+    ("identifier", "query"),
+    [
+        (1, "1"),
+        ("one", '"one"'),
+        ("0123456789abcdef01234567", '"0123456789abcdef01234567"'),
+        (OID, "0123456789abcdef01234567"),
+        (OID, '{"$oid":"0123456789abcdef01234567"}'),
+        (2.5, "2.5"),
+        (None, "null"),
+        ({"region": "eu", "n": Int64(5)}, '{"region":"eu","n":{"$numberLong":"5"}}'),
+        (datetime(2026, 1, 2, tzinfo=UTC), '{"$date":"2026-01-02T00:00:00Z"}'),
+    ],
+    ids=str,
+)
+async def test_the_one_with_that_id_is_read_and_written_and_no_other(alice, test, grants, identifier, query):
+    await test.delete_many({})
+    uuid, others = uuid4(), [7, ObjectId()]
+    await test.insert_many([{"_id": one, "uuid": uuid, "n": 0} for one in (*others, identifier)])
+    await grants.put(grant(uuid, "user:alice", Role.OWNER), SYSTEM)
+    path = f"/v1/docs/test/{uuid}?_id={quote(query)}"
+    shown = await alice.get(path)
+    assert (shown.status, shown.json["n"]) == (200, 0)
+    assert (await alice.patch(path, {"n": 1}, If_Match=shown.headers["ETag"])).status == 200
+    assert (await alice.put(path, {**shown.json, "n": 2})).json["_id"] == shown.json["_id"]
+    assert (await test.find_one({"_id": {"$eq": identifier}}))["n"] == 2
+    assert (await alice.delete(path)).status == 204
+    assert {one["n"] async for one in test.find({"uuid": uuid})} == {0}
+    assert await test.count_documents({"uuid": uuid}) == 2
+    # None is made under an _id that a client has chosen.
+    for method, body in (("GET", None), ("PUT", {}), ("PATCH", {"a": 1}), ("DELETE", None)):
+        assert (await alice.request(method, path, body)).code == "not_found"
+
+
+async def test_an_id_in_the_query_says_nothing_to_strangers_and_must_be_one(alice, bob, test, notes, grants):
+    uuid = uuid4()
+    await test.insert_many([{"_id": f"{uuid}{number}", "uuid": uuid} for number in range(2)])
+    await grants.put(grant(uuid, "user:alice", Role.OWNER), SYSTEM)
+    answers = [
+        (await bob.request(method, f"/v1/docs/test/{one}?_id={quote(identifier)}", body)).body
+        for one in (uuid, uuid4())
+        for identifier in (f'"{uuid}0"', '"other"')
+        for method, body in (("GET", None), ("PUT", {}), ("PATCH", {}), ("DELETE", None))
+    ]
+    assert len(set(answers)) == 1
+    assert b'"forbidden"' in answers[0]
+    values = ["{", "", "x", f'"{"x" * 5000}"', '{"$ne":null}', '{"a":{"$gt":1}}', "[" * 900, '{"a\\u0000":1}']
+    values += ["18446744073709551616", '{"$numberLong":"99999999999999999999"}', '{"a":' * 40 + "1" + "}" * 40]
+    for query in ("_id=1&_id=2", *(f"_id={quote(value)}" for value in values)):
+        answer = await alice.get(f"/v1/docs/test/{uuid}?{query}")
+        assert (answer.status, answer.code, answer.json["parameter"]) == (400, "bad_request", "_id")
+    answer = await alice.get(f"/v1/docs/notes/{uuid}?_id=1")
+    assert (answer.status, answer.code) == (400, "bad_request")
 
 
 async def test_an_array_that_holds_the_uuid_is_not_the_document(alice, test):
@@ -370,16 +436,21 @@ async def test_a_refused_document_says_where_and_changes_nothing(alice, fields, 
     assert (await alice.get(target)).json == {"uuid": target.rpartition("/")[2], "title": "First"}
 
 
-async def test_uuid_is_reserved_except_when_creating(alice):
+async def test_a_document_may_say_its_own_uuid_and_no_other(alice):
     path = await made(alice)
+    own = path.rpartition("/")[2]
     for method in ("PUT", "PATCH"):
-        answer = await alice.request(method, path, {"uuid": path.rpartition("/")[2]})
-        assert (answer.code, answer.json["path"]) == ("invalid_field", "uuid")
+        for written in (own, own.upper()):
+            answer = await alice.request(method, path, {"uuid": written, "title": method})
+            assert (answer.status, answer.json) == (200, {"uuid": own, "title": method})
+        for wrong in (str(uuid4()), "x", None, 5, {"$uuid": str(uuid4())}):
+            answer = await alice.request(method, path, {"uuid": wrong})
+            assert (answer.status, answer.code, answer.json["path"]) == (422, "invalid_field", "uuid")
 
 
 @pytest.mark.parametrize(
     ("levels", "status", "code"),
-    [(33, 422, "too_deep"), (200, 422, "too_deep"), (900, 400, "invalid_json"), (100_000, 400, "invalid_json")],
+    [(33, 422, "too_deep"), (200, 422, "too_deep"), (900, 422, "too_deep"), (100_000, 400, "invalid_json")],
 )
 async def test_however_deep_a_document_is_it_is_only_refused(alice, levels, status, code):
     body = b'{"a":' * levels + b"1" + b"}" * levels

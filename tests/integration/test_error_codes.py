@@ -11,7 +11,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -294,6 +294,15 @@ async def conflict(door):
     return await door.refused("POST", "/v1/docs/notes", json={"uuid": uuid})
 
 
+@provokes(errors.Ambiguous)
+async def ambiguous(door):
+    uuid = str(uuid4())
+    assert (await door.ask("POST", "/v1/docs/test", json={"uuid": uuid})).status_code == 201
+    with MongoClient(door.deployment.uri, uuidRepresentation="standard") as client:
+        client[door.deployment.databases["acme"]].test.insert_one({"uuid": UUID(uuid)})
+    return await door.refused("GET", f"/v1/docs/test/{uuid}")
+
+
 @provokes(errors.PreconditionFailed)
 async def precondition_failed(door):
     path = await door.document()
@@ -314,6 +323,18 @@ async def invalid_document(door):
             return await door.refused("POST", "/v1/docs/notes", "carol", json={"n": "text"})
         finally:
             database.command("collMod", "notes", validator={})
+
+
+@provokes(errors.UnsuitableCollection)
+async def unsuitable_collection(door):
+    with MongoClient(door.deployment.uri) as client:
+        database = client[door.deployment.databases["globex"]]
+        database.create_collection("seen", viewOn="notes", pipeline=[])
+        try:
+            path = "/v1/admin/tenants/globex/collections/seen"
+            return await door.refused("PUT", path, "acme-operator", json={"key": "_id"})
+        finally:
+            database.drop_collection("seen")
 
 
 @provokes(errors.InvalidField)
@@ -340,6 +361,15 @@ async def invalid_role(door):
     return await door.refused("PUT", f"/v1/grants/{uuid4()}/user:bob", json={"role": "king"})
 
 
+@provokes(errors.TooManyGrants)
+async def too_many_grants(door):
+    grants = [{"subject": f"user:{number}", "role": "reader"} for number in range(101)]
+    answer = await door.ask("POST", "/v1/docs/notes:bulk", json={"items": [{"document": {}, "grants": grants}]})
+    # An item's refusal is a result, with the members that a problem body has but for those of every refusal.
+    [result] = answer.json()["results"]
+    return Seen(result["code"], result["status"], {"type": "", "title": errors.TooManyGrants.title, **result})
+
+
 @provokes(errors.IdempotencyKeyReused)
 async def idempotency_key_reused(door):
     key = {"Idempotency-Key": str(uuid4())}
@@ -359,6 +389,26 @@ async def rate_limited(door):
         while (answer := await client.get("/v1/me", headers=headers)).status_code == 200:
             pass
     return over_http(answer)
+
+
+@provokes(errors.AnswerTooLarge)
+async def answer_too_large(door):
+    small = door.start_server(max_answer_bytes=2**20)
+    uuids = [(await door.document(filler="x" * 700_000)).rpartition("/")[2] for _ in range(2)]
+    text = await door.socket(small, "40", "421" + json.dumps(["JoinRoom", uuids, {"snapshot": True}]))
+    [answer] = json.loads(text.removeprefix("431"))
+    # The first one is in it.
+    [code] = {refused["code"] for refused in answer["refused"].values()}
+    return Seen(code)
+
+
+@provokes(errors.TooManyBytes)
+async def too_many_bytes(door):
+    small = door.start_server(max_bytes_in_flight_per_user=2**20)
+    headers = {"Authorization": f"Bearer {small.token('alice')}", "Content-Type": "application/json"}
+    async with httpx.AsyncClient(base_url=small.url, trust_env=False) as client:
+        body = b'{"a":"' + b"x" * 2**20 + b'"}'
+        return over_http(await client.post("/v1/docs/notes", content=body, headers=headers))
 
 
 @provokes(errors.TooManyRooms)

@@ -66,8 +66,12 @@ class Followed:
             registry=self.registry,
             control="control",
             tenants_changed=self.tenants_changed,
+            cover=self.cover,
             metrics=self.metrics,
         )
+
+    async def cover(self, at):
+        """Every key is known."""
 
     async def tenants_changed(self):
         joining, self.joining = self.joining, None

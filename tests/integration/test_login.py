@@ -7,7 +7,7 @@ import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
@@ -17,6 +17,7 @@ from livedocs import config
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.introspection import Introspector, token_id
 from livedocs.access.issuer import Issuer
+from livedocs.access.login_state import login_state_name
 from livedocs.access.oauth import LoginClient
 from livedocs.demo import people
 from livedocs.errors import InvalidToken, LivedocsError
@@ -29,6 +30,12 @@ OURS = {"X-Requested-With": "livedocs"}
 # The provider rounds the end of a token up to whole seconds.
 LIFETIME = timedelta(seconds=people.ACCESS_TOKEN_SECONDS + 1)
 HTML = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+class Registered(dict):
+    """Tenants by their slug."""
+
+    named = dict.get
 
 
 class Clock:
@@ -56,7 +63,7 @@ class Site:
         self.settings = config.load({}, **{**values, **changes})
         self.origin = self.settings.public_origin
         self.clock = Clock()
-        self.tenants = {"acme": Tenant("acme", "livedocs_acme", {})}
+        self.tenants = Registered({"acme": Tenant("acme", "livedocs_acme", {})})
         self.issuer = Issuer(self.settings, now=self.clock)
         self.introspector = Introspector(self.settings, self.issuer, Metrics(), now=self.clock)
         self.login = LoginClient(self.settings, self.issuer, now=self.clock)
@@ -237,18 +244,20 @@ async def test_a_cookie_that_is_no_token_of_ours_is_no_session(browser):
 
 async def test_the_login_cookie_is_lax_short_and_gone_after_the_callback(browser):
     back = await browser.way_back()
-    value, attributes = browser.set_cookies["livedocs_login"]
+    ((name, (value, attributes)),) = browser.set_cookies.items()
+    assert name.startswith("livedocs_login_")
     assert value
     assert attributes == {"Path=/", "HttpOnly", "SameSite=Lax", "Max-Age=600"}
     await browser.get(back)
-    assert "Max-Age=0" in browser.set_cookies["livedocs_login"][1]
+    assert "Max-Age=0" in browser.set_cookies[name][1]
 
 
 async def test_on_https_every_cookie_is_secure_and_locked_to_the_host(start_site, oauth):
     browser = Browser(start_site(public_url=f"https://localhost:{oauth.server_port}"))
     await browser.get("/auth/login")
-    assert set(browser.set_cookies) == {"__Host-livedocs_login"}
-    assert "Secure" in browser.set_cookies["__Host-livedocs_login"][1]
+    ((name, (_, attributes)),) = browser.set_cookies.items()
+    assert name.startswith("__Host-livedocs_login_")
+    assert "Secure" in attributes
 
 
 async def test_a_browser_that_came_by_another_name_of_ours_logs_in_under_the_public_one(browser, oauth):
@@ -276,24 +285,29 @@ async def test_a_login_state_is_good_once_even_for_a_browser_that_kept_its_cooki
     back = await browser.way_back()
     kept = dict(browser.cookies)
     await browser.get(back)
-    browser.cookies = kept
+    browser.cookies = dict(kept)
     response = await browser.get(back)
     assert response.status_code == 400
     assert await code_of(response) == "login_failed"
     # Known here: the provider was not even asked about the code again.
     assert (await response.get_json(force=True))["reason"] == "replayed"
-    assert set(browser.set_cookies) == {"livedocs_login"}
+    assert set(browser.set_cookies) == set(kept)
 
 
 async def test_another_browser_cannot_finish_the_login(browser, site):
     back = await browser.way_back()
     stranger = Browser(site)
     await stranger.get("/auth/login")
-    for one, reason in ((Browser(site), "attempt"), (stranger, "state")):
+    own = dict(stranger.cookies)
+    (name,) = browser.cookies
+    disguised = Browser(site)
+    disguised.cookies = dict.fromkeys([name], *own.values())
+    for one, reason in ((Browser(site), "attempt"), (stranger, "attempt"), (disguised, "state")):
         response = await one.get(back)
         assert (response.status_code, await code_of(response)) == (400, "login_failed")
         assert (await response.get_json(force=True))["reason"] == reason
-        assert not one.cookies
+    # Its own login goes on.
+    assert stranger.cookies == own
 
 
 @pytest.mark.parametrize(
@@ -311,12 +325,14 @@ async def test_another_browser_cannot_finish_the_login(browser, site):
 )
 async def test_a_way_back_that_was_tampered_with_is_no_login(browser, change):
     back = await browser.way_back()
+    before = dict(browser.cookies)
     response = await browser.get(change(back))
     assert (response.status_code, await code_of(response)) == (400, "login_failed")
-    assert not browser.cookies
+    assert browser.cookies.items() <= before.items()
 
 
 async def test_a_person_is_told_on_a_page_and_can_try_again(browser):
+    browser.cookies = {"livedocs_login_" + login_state_name("x"): "old"}
     response = await browser.get("/auth/callback?error=%3Cscript%3E&state=x", HTML)
     page = await response.get_data(as_text=True)
     assert response.status_code == 400
@@ -326,13 +342,72 @@ async def test_a_person_is_told_on_a_page_and_can_try_again(browser):
     assert 'href="/auth/login"' in page
     assert "<script" not in page
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-    assert "Max-Age=0" in browser.set_cookies["livedocs_login"][1]
+    assert not browser.cookies
 
 
 async def test_a_login_that_is_cancelled_at_the_provider_says_so(browser):
     response = await browser.get(await browser.way_back(user=None))
     assert response.status_code == 400
     assert (await response.get_json(force=True))["reason"] == "access_denied"
+
+
+@pytest.mark.parametrize(
+    ("return_to", "location"),
+    [
+        ("/notes", "/notes?login_error=access_denied"),
+        ("/notes?a=1", "/notes?a=1&login_error=access_denied"),
+        ("/", "/?login_error=access_denied"),
+        ("//evil.example", "/?login_error=access_denied"),
+    ],
+)
+async def test_a_person_who_cancels_is_back_on_the_page_which_is_told_why(browser, return_to, location):
+    response = await browser.get(await browser.way_back(user=None, return_to=quote(return_to)), HTML)
+    assert (response.status_code, response.headers["Location"]) == (303, location)
+    assert not browser.cookies
+
+
+async def test_the_page_is_told_no_reason_that_the_provider_made_up(browser):
+    back = re.sub("error=[^&]*", "error=%3Cscript%3E", await browser.way_back(user=None))
+    response = await browser.get(back, HTML)
+    assert response.headers["Location"] == "/notes?login_error=provider"
+
+
+# Several tabs
+
+
+async def test_two_logins_at_once_each_end_where_they_began(browser):
+    first = await browser.way_back(return_to="/first")
+    second = await browser.way_back(return_to="/second")
+    assert (await browser.get(first)).headers["Location"] == "/first"
+    assert (await browser.session())["subject"] == "user:alice"
+    assert (await browser.get(second)).headers["Location"] == "/second"
+    assert (await browser.session())["subject"] == "user:alice"
+
+
+async def test_a_login_that_fails_or_is_cancelled_leaves_that_of_another_tab_alone(browser):
+    good, forged = await browser.way_back(), await browser.way_back()
+    cancelled = await browser.way_back(user=None)
+    assert (await browser.get(re.sub("code=[^&]*", "code=made-up", forged))).status_code == 400
+    assert (await browser.get(cancelled)).status_code == 400
+    assert (await browser.get("/auth/callback?state=made-up&code=x")).status_code == 400
+    assert (await browser.get(good)).status_code == 303
+    assert (await browser.session())["authenticated"]
+
+
+async def test_a_browser_keeps_few_attempts_and_the_newest(browser):
+    backs = [await browser.way_back() for _ in range(8)]
+    assert len(browser.cookies) == 5
+    assert (await browser.get(backs[2])).status_code == 400
+    for back in backs[3:]:
+        assert (await browser.get(back)).status_code == 303
+
+
+async def test_a_logout_ends_the_logins_that_are_under_way(browser):
+    await browser.log_in()
+    back = await browser.way_back()
+    await browser.post("/auth/logout")
+    assert not browser.cookies
+    assert (await browser.get(back)).status_code == 400
 
 
 async def test_a_user_of_a_tenant_that_is_not_registered_gets_no_session(browser):
@@ -513,16 +588,16 @@ async def test_a_logout_in_the_midst_of_another_tabs_refresh_is_one(browser, sit
                 await go_on.wait()
         return answer
 
-    async def slow_principal(token, *, fresh=False):
-        found = await principal(token, fresh=fresh)
+    async def slow_principal(token, *, fresh=False, address=""):
+        found = await principal(token, fresh=fresh, address=address)
         if fresh:
             await go_on.wait()
         return found
 
-    async def ending(token):
+    async def ending(token, **options):
         if stage == "at the provider":
             go_on.set()
-        return await end(token)
+        return await end(token, **options)
 
     monkeypatch.setattr(site.issuer, "post", slow_post)
     monkeypatch.setattr(site.introspector, "principal", slow_principal)

@@ -69,6 +69,7 @@ def test_the_collections_have_their_indexes_and_images(settings, database):
     acl = database["acl"].index_information()
     assert acl["by_uuid"]["key"][:2] == [("_id.tenant", 1), ("_id.uuid", 1)]
     assert acl["by_subject"]["key"][:2] == [("_id.tenant", 1), ("_id.subject", 1)]
+    assert acl["owners"]["partialFilterExpression"] == {"role": "owner"}
     assert (acl["expiry"]["key"], acl["expiry"]["expireAfterSeconds"]) == ([("expires_at", 1)], 0)
     assert database["audit"].index_information()["expiry"]["expireAfterSeconds"] > 0
     assert database["processes"].index_information()["expiry"]["expireAfterSeconds"] == 0
@@ -183,7 +184,7 @@ def test_a_folder_without_scripts_is_no_reason_to_go_back(settings, tmp_path):
 
 def test_what_a_failed_script_had_before_it_stays_applied(settings, database, tmp_path):
     write(tmp_path, "0001_one", [])
-    write(tmp_path, "0002_two", ["0001_one"], upgrade="raise RuntimeError('no')")
+    write(tmp_path, "0002_two", ["0001_one"], upgrade="raise RuntimeError('not this time')")
     with pytest.raises(RuntimeError):
         run(settings, directory=tmp_path)
     assert [state["_id"] for state in database["migrations"].find()] == ["0001_one"]

@@ -52,7 +52,7 @@ def test_where_there_is_no_mongod_the_error_says_what_to_do(tmp_path, monkeypatc
     monkeypatch.setattr(mongod_module, "_bundled", lambda: str(program))
     with pytest.raises(MongodError) as error:
         find()
-    for words in ("on PATH: none", "libcurl.so.4", "livedocs[embedded]", "apt-get install -y libcurl4 libssl3"):
+    for words in ("on PATH: none", "libcurl.so.4", "'CHECKOUT[embedded]'", "apt-get install -y libcurl4 libssl3"):
         assert words in str(error.value)
 
 

@@ -1,16 +1,30 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import bson
 import pytest
+import structlog
 from bson import Binary, DatetimeMS, Timestamp
 
-from livedocs.access.rounds import SnapshotReader
+from livedocs.access.snapshot_batcher import SnapshotReader
+from livedocs.bsondecode import CODEC, decode
 from livedocs.config import Settings
-from livedocs.errors import Unavailable
-from livedocs.model import Grant, GrantKey, Look, Role, Tenant, grant_document
+from livedocs.errors import AnswerTooLarge, Unavailable
+from livedocs.model import (
+    Grant,
+    GrantKey,
+    Role,
+    ShownBounds,
+    SnapshotRequest,
+    Tenant,
+    TooLarge,
+    Unreadable,
+    grant_document,
+)
 from livedocs.store.connection import connect
 from livedocs.store.snapshots import Snapshots
 
@@ -25,10 +39,18 @@ def look(snapshots):
     """What one caller sees that is in a round by itself."""
 
     async def look(tenant, uuids, subjects, with_documents):
-        [snapshot] = await snapshots.read(tenant, [Look(uuids, subjects, with_documents)])
+        [snapshot] = await snapshots.read(tenant, [SnapshotRequest(uuids, subjects, with_documents)])
         return snapshot
 
     return look
+
+
+def documents_of(snapshot):
+    """The documents of a snapshot, decoded."""
+    return {
+        uuid: {name: [decode(document) for document in found] for name, found in of_uuid.items()}
+        for uuid, of_uuid in snapshot.documents.items()
+    }
 
 
 @pytest.fixture
@@ -69,7 +91,7 @@ async def test_grants_and_documents_of_several_uuids_come_together(look, acme, g
         nobodys: set(),
     }
     # Nothing is read of what the caller has no grant on.
-    assert snapshot.documents == {
+    assert documents_of(snapshot) == {
         mine: {"notes": [{"_id": mine, "n": 1}], "test": [{"_id": 1, "uuid": mine}, {"_id": 2, "uuid": mine}]},
         ours: {"notes": [{"_id": ours, "n": 1}]},
     }
@@ -135,7 +157,7 @@ async def test_grants_and_documents_are_of_one_moment(look, acme, mongo, control
         while not writer.done():
             snapshot = await look(acme, [uuid], ["user:alice"], frozenset([uuid]))
             [grant] = snapshot.grants[uuid]
-            [note], [test] = snapshot.documents[uuid]["notes"], snapshot.documents[uuid]["test"]
+            [note], [test] = documents_of(snapshot)[uuid].values()
             assert int(grant.granted_by) == note["n"] == test["n"]
             seen.add(note["n"])
     assert len(seen) > 1
@@ -153,10 +175,10 @@ async def test_of_one_round_everyone_sees_what_is_theirs_and_nothing_else(snapsh
     alice, bob, carol, curious = await snapshots.read(
         acme,
         [
-            Look(uuids, ["user:alice", "group:staff"], frozenset(uuids)),
-            Look(uuids, ["user:bob", "group:guests"], frozenset([shared])),
-            Look(uuids, ["user:carol"], frozenset(uuids)),
-            Look([shared], ["user:bob", "group:guests"]),
+            SnapshotRequest(uuids, ["user:alice", "group:staff"], frozenset(uuids)),
+            SnapshotRequest(uuids, ["user:bob", "group:guests"], frozenset([shared])),
+            SnapshotRequest(uuids, ["user:carol"], frozenset(uuids)),
+            SnapshotRequest([shared], ["user:bob", "group:guests"]),
         ],
     )
 
@@ -183,7 +205,7 @@ async def test_a_round_reads_documents_only_of_those_who_hold_a_grant_themselves
     await give(uuid, "user:alice")
     await mongo[acme.database]["notes"].insert_one({"_id": uuid, "n": 1})
     alice, bob = await snapshots.read(
-        acme, [Look([uuid], ["user:alice"]), Look([uuid], ["user:bob"], frozenset([uuid]))]
+        acme, [SnapshotRequest([uuid], ["user:alice"]), SnapshotRequest([uuid], ["user:bob"], frozenset([uuid]))]
     )
     assert (len(alice.grants[uuid]), alice.documents) == (1, {})
     assert (bob.grants, bob.documents) == ({uuid: []}, {})
@@ -206,7 +228,7 @@ async def test_a_collection_made_a_moment_ago_does_not_spoil_a_read(look, acme, 
         await mongo[acme.database].create_collection(name)
         wider = Tenant(acme.slug, acme.database, {**acme.collections, name: "_id"})
         snapshot = await look(wider, [uuid], ["user:alice"], frozenset([uuid]))
-        assert snapshot.documents[uuid] == {}
+        assert documents_of(snapshot)[uuid] == {}
 
 
 async def test_an_array_that_holds_the_uuid_is_not_the_key(look, acme, give, mongo):
@@ -214,7 +236,7 @@ async def test_an_array_that_holds_the_uuid_is_not_the_key(look, acme, give, mon
     await give(uuid, "user:alice")
     await mongo[acme.database]["test"].insert_many([{"uuid": [uuid]}, {"_id": 1000, "uuid": uuid}])
     snapshot = await look(acme, [uuid], ["user:alice"], frozenset([uuid]))
-    assert snapshot.documents[uuid] == {"test": [{"_id": 1000, "uuid": uuid}]}
+    assert documents_of(snapshot)[uuid] == {"test": [{"_id": 1000, "uuid": uuid}]}
 
 
 async def test_values_that_python_cannot_hold_do_not_spoil_a_read(look, acme, give, mongo):
@@ -223,7 +245,7 @@ async def test_values_that_python_cannot_hold_do_not_spoil_a_read(look, acme, gi
     await give(uuid, "user:alice")
     await mongo[acme.database]["notes"].insert_one({"_id": uuid, "at": DatetimeMS(2**52)})
     snapshot = await look(acme, [uuid], ["user:alice"], frozenset([uuid]))
-    assert snapshot.documents[uuid]["notes"][0]["at"] == DatetimeMS(2**52)
+    assert documents_of(snapshot)[uuid]["notes"][0]["at"] == DatetimeMS(2**52)
 
 
 async def test_without_mongodb_nobody_is_let_in(deployment, acme, free_ports, monkeypatch):
@@ -233,7 +255,7 @@ async def test_without_mongodb_nobody_is_let_in(deployment, acme, free_ports, mo
     client = connect(settings)
     try:
         with pytest.raises(Unavailable) as refusal:
-            await Snapshots(client, "x").read(acme, [Look([UUID(int=1)], ["user:alice"])])
+            await Snapshots(client, "x").read(acme, [SnapshotRequest([UUID(int=1)], ["user:alice"])])
     finally:
         await client.close()
     assert refusal.value.retry_after
@@ -248,5 +270,143 @@ async def test_a_binary_that_claims_to_be_a_uuid_keeps_no_document_back(look, ac
     broken = Binary(b"abc", 4)
     await mongo[acme.database][collection].insert_one({**key, "odd": broken, "n": 1})
     snapshot = await look(acme, [uuid], ["user:alice"], frozenset([uuid]))
-    (document,) = snapshot.documents[uuid][collection]
+    (document,) = documents_of(snapshot)[uuid][collection]
     assert (document["odd"], document["n"]) == (broken, 1)
+
+
+@pytest.fixture
+def narrow(mongo, deployment):
+    """With bounds that a small document exceeds."""
+    return Snapshots(mongo, deployment.control_database, ShownBounds(bytes=2000, elements=100))
+
+
+@pytest.mark.parametrize("collection", ["notes", "test"])
+async def test_a_document_beyond_the_bounds_is_named_in_its_place(narrow, acme, give, mongo, collection):
+    uuid = uuid4()
+    await give(uuid, "user:alice")
+    small = {"_id": uuid} if collection == "notes" else {"_id": 1, "uuid": uuid}
+    for fields, shown in (
+        ({"text": "x" * 1800}, True),
+        ({"text": "x" * 2000}, False),
+        ({"items": [0] * 90}, True),
+        ({"items": [None] * 101}, False),
+    ):
+        document = {**small, **fields}
+        await mongo[acme.database][collection].replace_one({"_id": small["_id"]}, document, upsert=True)
+        [snapshot] = await narrow.read(acme, [SnapshotRequest([uuid], ["user:alice"], frozenset([uuid]))])
+        [found] = snapshot.documents[uuid][collection]
+        size = len(bson.encode(document, codec_options=CODEC))
+        assert found == TooLarge(size) if not shown else decode(found) == document
+
+
+async def test_documents_of_many_megabytes_stay_where_they_are(snapshots, acme, give, mongo):
+    uuids = [uuid4() for _ in range(8)]
+    for uuid in uuids:
+        await give(uuid, "user:alice")
+        await mongo[acme.database]["notes"].insert_one({"_id": uuid, "text": "x" * 15_000_000})
+    read = (await mongo.admin.command("serverStatus"))["network"]["physicalBytesOut"]
+    [snapshot] = await snapshots.read(acme, [SnapshotRequest(uuids, ["user:alice"], frozenset(uuids))])
+    sent = (await mongo.admin.command("serverStatus"))["network"]["physicalBytesOut"] - read
+    assert all(type(snapshot.documents[uuid]["notes"][0]) is TooLarge for uuid in uuids)
+    assert sent < 10_000_000
+
+
+@pytest.mark.parametrize("collection", ["notes", "test"])
+async def test_large_and_small_documents_come_in_the_order_of_their_ids(snapshots, acme, give, mongo, collection):
+    uuids = [uuid4() for _ in range(3 if collection == "test" else 7)]
+    for uuid in uuids:
+        await give(uuid, "user:alice")
+    written = {uuid: [] for uuid in uuids}
+    for number, size in enumerate([10, 100_000, 20, 40_000, 1_500_000, 30, 50_000]):
+        uuid = uuids[number % len(uuids)]
+        key = {"_id": uuid} if collection == "notes" else {"_id": f"{uuid}{number}", "uuid": uuid}
+        await mongo[acme.database][collection].insert_one({**key, "text": f"{number}" + "x" * size})
+        written[uuid].append(f"{number}" + "x" * size)
+    [snapshot] = await snapshots.read(acme, [SnapshotRequest(uuids, ["user:alice"], frozenset(uuids))])
+    assert snapshot.left_out == frozenset()
+    for uuid, texts in written.items():
+        found = [decode(document)["text"] for document in snapshot.documents.get(uuid, {}).get(collection, [])]
+        assert found == texts
+
+
+async def test_what_does_not_fit_into_a_round_is_named_and_never_read(acme, give, mongo, deployment):
+    snapshots = Snapshots(mongo, deployment.control_database, most_bytes=2**20)
+    uuids = [uuid4() for _ in range(20)]
+    for uuid in uuids:
+        await give(uuid, "user:alice")
+        await mongo[acme.database]["notes"].insert_one({"_id": uuid, "text": "x" * 300_000})
+    read = (await mongo.admin.command("serverStatus"))["network"]["physicalBytesOut"]
+    [snapshot] = await snapshots.read(acme, [SnapshotRequest(uuids, ["user:alice"], frozenset(uuids))])
+    sent = (await mongo.admin.command("serverStatus"))["network"]["physicalBytesOut"] - read
+    assert snapshot.left_out == frozenset(uuids[3:])
+    assert list(snapshot.documents) == uuids[:3]
+    assert all(len(decode(snapshot.documents[uuid]["notes"][0])["text"]) == 300_000 for uuid in uuids[:3])
+    assert sent < 2_000_000
+
+
+async def test_many_that_look_together_are_due_a_round_each_when_one_is_too_small(acme, give, mongo, deployment):
+    snapshots = Snapshots(mongo, deployment.control_database, most_bytes=2**20)
+    uuids = [uuid4() for _ in range(4)]
+    for uuid in uuids:
+        await give(uuid, "user:alice")
+        await mongo[acme.database]["notes"].insert_one({"_id": uuid, "text": "x" * 300_000})
+    with pytest.raises(AnswerTooLarge):
+        await snapshots.read(acme, [SnapshotRequest([uuid], ["user:alice"], frozenset([uuid])) for uuid in uuids])
+
+
+async def test_one_uuid_with_too_much_keeps_what_fits_and_names_the_rest(acme, give, mongo, deployment):
+    snapshots = Snapshots(mongo, deployment.control_database, most_bytes=2**20)
+    uuid = uuid4()
+    await give(uuid, "user:alice")
+    for number in range(5):
+        document = {"_id": f"{uuid}{number}", "uuid": uuid, "text": "x" * 300_000}
+        await mongo[acme.database]["test"].insert_one(document)
+    [snapshot] = await snapshots.read(acme, [SnapshotRequest([uuid], ["user:alice"], frozenset([uuid]))])
+    found = snapshot.documents[uuid]["test"]
+    assert [type(document) for document in found] == [bytes] * 3 + [TooLarge] * 2
+
+
+FAILING = {"$addFields": {"x": {"$divide": ["$n", 0]}}}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"viewOn": "notes", "pipeline": [FAILING]},
+        {"viewOn": "notes", "pipeline": []},
+        {"timeseries": {"timeField": "at"}},
+        {"capped": True, "size": 10_000},
+    ],
+    ids=["failing view", "view", "time series", "capped"],
+)
+async def test_a_collection_that_cannot_be_streamed_keeps_back_no_other(snapshots, acme, give, mongo, options):
+    """Registered as an ordinary one, and replaced since. A view can be read, but nobody is told of its changes."""
+    uuid = uuid4()
+    await give(uuid, "user:alice")
+    await mongo[acme.database]["notes"].insert_one({"_id": uuid, "n": 1})
+    await mongo[acme.database].drop_collection("odd")
+    await mongo[acme.database].create_collection("odd", **options)
+    tenant = replace(acme, collections={**acme.collections, "odd": "_id"})
+    with structlog.testing.capture_logs() as logs:
+        [snapshot] = await snapshots.read(tenant, [SnapshotRequest([uuid], ["user:alice"], frozenset([uuid]))])
+    assert decode(snapshot.documents[uuid]["notes"][0]) == {"_id": uuid, "n": 1}
+    assert snapshot.documents[uuid].get("odd") == [Unreadable()]
+    assert [(line["event"], line["tenant"], line["collection"]) for line in logs] == [
+        ("collection_unreadable", "acme", "odd")
+    ]
+
+
+async def test_a_grant_that_says_nonsense_keeps_nobody_else_out(look, acme, give, control):
+    """Written by hand: bytes that claim to be a UUID, a year past 9999, a DBRef that is none."""
+    uuid, other = uuid4(), uuid4()
+    await give(uuid, "user:alice")
+    odd = {"a": Binary(b"abc", 4), "b": DatetimeMS(2**52), "c": {"$ref": 1, "$id": 2}}
+    for number, value in enumerate(odd.values()):
+        key = {"tenant": "acme", "uuid": other, "subject": f"group:{number}"}
+        await control["acl"].insert_one(
+            {"_id": key, "role": "reader", "expires_at": value, "granted_by": value},
+            bypass_document_validation=True,
+        )
+    subjects = ["user:alice", "group:0", "group:1", "group:2"]
+    snapshot = await look(acme, [uuid, other], subjects, frozenset([uuid]))
+    assert (len(snapshot.grants[uuid]), snapshot.grants[other]) == (1, [])

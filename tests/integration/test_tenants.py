@@ -5,7 +5,7 @@ import secrets
 import pytest
 from pymongo.errors import DuplicateKeyError
 
-from livedocs.errors import BadRequest, Conflict, NotFound
+from livedocs.errors import BadRequest, Conflict, NotFound, UnsuitableCollection
 from livedocs.model import Tenant
 from livedocs.store.tenants import TenantDirectory, Tenants
 
@@ -73,13 +73,37 @@ async def test_a_collection_is_not_registered_with_another_key(tenants, new):
         await tenants.register(tenant.slug, "notes", "uuid")
 
 
-async def test_a_view_cannot_be_registered(tenants, new, mongo):
+@pytest.mark.parametrize(
+    ("reason", "options"),
+    [
+        ("view", {"viewOn": "notes", "pipeline": []}),
+        ("timeseries", {"timeseries": {"timeField": "at"}}),
+        ("capped", {"capped": True, "size": 4096}),
+    ],
+)
+async def test_what_cannot_be_streamed_cannot_be_registered(tenants, new, mongo, reason, options):
     tenant = new()
     await tenants.create(tenant)
-    await mongo[tenant.database].command({"create": "seen", "viewOn": "notes", "pipeline": []})
-    with pytest.raises(BadRequest):
-        await tenants.register(tenant.slug, "seen", "uuid")
+    await mongo[tenant.database].command({"create": "seen", **options})
+    for key in ("_id", "uuid"):
+        with pytest.raises(UnsuitableCollection) as refused:
+            await tenants.register(tenant.slug, "seen", key)
+        assert refused.value.data == {"collection": "seen", "reason": reason}
     assert "seen" not in (await tenants.get(tenant.slug)).collections
+
+
+async def test_a_tenant_is_not_made_with_what_cannot_be_streamed(tenants, new, mongo):
+    tenant = new({"seen": "_id"})
+    await mongo[tenant.database].command({"create": "seen", "capped": True, "size": 4096})
+    with pytest.raises(UnsuitableCollection):
+        await tenants.create(tenant)
+    assert await tenants.get(tenant.slug) is None
+
+
+async def test_a_collection_of_mongodbs_own_is_not_registered(tenants, new):
+    with pytest.raises(UnsuitableCollection) as refused:
+        await tenants.create(new({"system.users": "_id"}))
+    assert refused.value.data["reason"] == "system"
 
 
 async def test_a_slug_is_given_once(tenants, new):
@@ -126,9 +150,7 @@ async def test_a_database_is_never_the_control_database(tenants, new, deployment
             await tenants.create(new(database=name))
 
 
-@pytest.mark.parametrize(
-    "collection", ["", "system.users", "$cmd", "a$b", "a\0b", "1a", "connect", "disconnect", "Check"]
-)
+@pytest.mark.parametrize("collection", ["", "$cmd", "a$b", "a\0b", "1a", "connect", "disconnect", "Check"])
 async def test_a_collections_name_can_be_an_events_name(tenants, new, collection):
     with pytest.raises(BadRequest):
         await tenants.create(new({collection: "_id"}))

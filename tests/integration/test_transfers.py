@@ -134,12 +134,11 @@ ALICE, BOB = (GrantKey("acme", UUID(int=1), subject) for subject in ("user:alice
 @pytest.mark.parametrize(
     "held",
     [
-        [],
-        [Grant(BOB, Role.OWNER, None, "x")],
-        [Grant(ALICE, Role.WRITER, None, "x")],
-        [Grant(ALICE, Role.OWNER, NOW, "x")],
+        None,
+        Grant(ALICE, Role.WRITER, None, "x"),
+        Grant(ALICE, Role.OWNER, NOW, "x"),
     ],
-    ids=["nobody", "another", "a writer", "an owner no more"],
+    ids=["nobody", "a writer", "an owner no more"],
 )
 def test_nobody_gives_away_what_is_not_theirs(held):
     with pytest.raises(Conflict):
@@ -147,7 +146,7 @@ def test_nobody_gives_away_what_is_not_theirs(held):
 
 
 def test_the_taker_comes_first_and_owns_without_an_end():
-    held = [Grant(ALICE, Role.OWNER, None, "x"), Grant(BOB, Role.OWNER, NOW + timedelta(1), "x")]
+    held = Grant(ALICE, Role.OWNER, None, "x")
     first, second = transfer(held, ALICE, BOB, Role.READER, by="user:ada", now=NOW)
     at = NOW.replace(microsecond=678_000)
     assert first == Grant(BOB, Role.OWNER, None, "user:ada", at)

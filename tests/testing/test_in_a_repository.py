@@ -99,14 +99,15 @@ def test_a_missing_mongod_is_said_with_what_to_install(repository, tmp_path):
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     output = repository("def test_it(livedocs_server): pass", PATH="/nonexistent", PYTHONPATH=path)
     assert "livedocs needs a mongod for its tests: no usable mongod found" in output
-    assert "pip install 'livedocs[embedded]'" in output
+    assert "pip install 'CHECKOUT[embedded]'" in output
     assert "Traceback" not in output
 
 
 def test_a_server_that_does_not_start_is_shown_with_its_words(repository):
     output = repository(BROKEN)
     assert "the livedocs server ended with status" in output
-    assert "Cannot assign requested address" in output
+    assert "LIVEDOCS_BIND: nobody can listen on" in output
+    assert "cannot assign requested address" in output
 
 
 def test_who_has_it_installed_and_does_not_use_it_waits_for_nothing():

@@ -51,6 +51,7 @@ class Peer:
         self.socket = socket
         self.events: deque[list[Any]] = deque()
         self.seen: list[list[Any]] = []
+        self.tickets: list[str] = []
         self.acks: dict[int, list[Any]] = {}
         # Calls by their number, and what the AsyncAPI document does not know of all that has come.
         self.calls: dict[int, str] = {}
@@ -87,8 +88,12 @@ class Peer:
         elif text.startswith("42"):
             event = json.loads(text[2:])
             self._note(message_of(event), event[1:])
-            self.events.append(event)
-            self.seen.append(event)
+            if event[0] == "$ticket":
+                # It comes with every introspection: whenever that is.
+                self.tickets.append(event[1]["ticket"])
+            else:
+                self.events.append(event)
+                self.seen.append(event)
         elif text.startswith("43"):
             start = text.index("[")
             number, payload = int(text[2:start]), json.loads(text[start:])

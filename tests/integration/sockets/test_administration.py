@@ -71,22 +71,38 @@ async def test_sessions_of_another_tenant_are_neither_seen_nor_ended(open_peer, 
 async def test_an_explanation_names_the_sockets_and_takes_their_groups(open_peer, api):
     uuid = await shared(api, subject="group:staff", role="writer")
     path = f"/v1/grants/{uuid}/explain"
-    before = (await api("alice").get(path, params={"subject": "user:bob"})).json()
+    before = (await api("ada").get(path, params={"subject": "user:bob"})).json()
     assert (before["groups"]["source"], before["allowed"]) == ("unknown", False)
     bob = await open_peer("bob")
     await bob.call("JoinRoom", [uuid])
-    found = (await api("alice").get(path, params={"subject": "user:bob"})).json()
+    found = (await api("ada").get(path, params={"subject": "user:bob"})).json()
     assert found["groups"] == {"source": "sockets", "names": ["staff"]}
     assert (found["allowed"], found["role"]) == (True, "writer")
     [held] = found["sockets"]["held"]
-    assert (held["subject"], held["role"], held.keys() & {"sid", "address"}) == ("user:bob", "writer", set())
-    assert (found["sockets"]["in_room"], found["sockets"]["complete"]) == (1, True)
-    # An administrator sees which socket it is.
-    [held] = (await api("ada").get(path, params={"subject": "group:staff"})).json()["sockets"]["held"]
-    assert held["address"] == "127.0.0.1"
+    assert (held["subject"], held["role"], held["address"]) == ("user:bob", "writer", "127.0.0.1")
     assert held["sid"]
-    alone = (await api("alice").get(path, params={"subject": "user:alice"})).json()["sockets"]
+    assert (found["sockets"]["in_room"], found["sockets"]["complete"]) == (1, True)
+    alone = (await api("ada").get(path, params={"subject": "user:alice"})).json()["sockets"]
     assert (alone["in_room"], alone["of_subject"], alone["held"]) == (1, 0, [])
+    # The owner learns neither that bob is there nor in which groups.
+    told = (await api("alice").get(path, params={"subject": "user:bob"})).json()
+    assert (told["groups"], told["allowed"]) == ({"source": "unknown", "names": []}, False)
+    assert "sockets" not in told
+
+
+async def test_an_explanation_takes_the_scopes_of_the_sockets(open_peer, api):
+    uuid = await shared(api, subject="user:bob", role="reader")
+    path = f"/v1/grants/{uuid}/explain"
+
+    async def scopes(subject):
+        found = (await api("ada").get(path, params={"subject": subject})).json()
+        return [scope["scope"] for scope in found["scopes"]]
+
+    assert await scopes("client:acme-service") == []
+    await open_peer("acme-service")
+    await open_peer("bob")
+    assert await scopes("client:acme-service") == ["livedocs:write"]
+    assert await scopes("user:bob") == []
 
 
 async def test_a_collection_registered_over_http_is_streamed_without_a_restart(open_peer, api):

@@ -49,7 +49,7 @@ async def test_every_message_that_the_document_describes_is_sent_as_it_says(
     grant(other, "user:alice", None)
     await alice.expect("$revoked")
     assert (await alice.call("JoinRoom", [str(uuid)], {"since": cursor}))["joined"][str(uuid)]["resumed"] == 5
-    window = {"since": "82" + "0" * 16 + "FF"}
+    window = {"since": server.deployment.cursors().seal("82" + "0" * 16 + "FF")}
     assert (await alice.call("JoinRoom", [str(uuid)], window))["joined"][str(uuid)]["resync"] == "window"
     # Without an acknowledgement.
     await alice.emit("JoinRoom", [str(uuid), str(uuid4())], {"snapshot": True})

@@ -100,6 +100,7 @@ async def test_entries_wait_while_mongodb_is_away_and_the_number_lost_is_told(de
     client = connect(deployment.settings())
     journal = Journal(client, deployment.control_database)
     monkeypatch.setattr(journals, "_MOST", 3)
+    monkeypatch.setattr(journals, "_SHARE", 1)
     try:
         for number in range(5):
             journal.note(Actor("user:dora"), Entry("admin.refused", "acme", detail={"number": number}))

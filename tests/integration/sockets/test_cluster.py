@@ -132,11 +132,21 @@ async def test_an_explanation_counts_the_sockets_of_every_process_and_takes_thei
     uuid = await shared(api, subject="group:staff", role="writer")
     await joined(await at(other, "bob"), uuid)
     await joined(await at(server, "alice"), uuid)
-    found = (await api("alice").get(f"/v1/grants/{uuid}/explain", params={"subject": "user:bob"})).json()
+    found = (await api("ada").get(f"/v1/grants/{uuid}/explain", params={"subject": "user:bob"})).json()
     assert found["groups"] == {"source": "sockets", "names": ["staff"]}
     sockets = found["sockets"]
     assert (sockets["in_room"], sockets["of_subject"], sockets["complete"]) == (2, 1, True)
     assert [(held["subject"], held["role"]) for held in sockets["held"]] == [("user:bob", "writer")]
+
+
+async def test_a_flood_of_lists_leaves_a_disconnection_its_turn(at, api, server, other):
+    bob = await at(other, "bob")
+    flood = [asyncio.create_task(api("ada").get("/v1/admin/sessions")) for _ in range(60)]
+    await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+    told = (await api("ada").delete("/v1/admin/sessions", params={"subject": "user:bob"})).json()
+    assert (told["disconnected"], told["applied"]) == (1, True)
+    await bob.until(bob.closed.is_set)
+    assert {answer.status_code for answer in await asyncio.gather(*flood)} <= {200, 429, 503}
 
 
 async def test_what_was_asked_is_not_kept(api, control, other):

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypercorn.asyncio import serve
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from websockets.asyncio.client import connect
@@ -22,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from livedocs import front
 from livedocs.live import transport
 from livedocs.live.frames import Frame
+from livedocs.live.outbox import DirectOutbox
 
 ROOT = Path(__file__).parents[3]
 
@@ -94,7 +94,7 @@ class Server:
         async with asyncio.timeout(10):
             while True:
                 try:
-                    socket = await connect(f"ws://127.0.0.1:{self.port}", compression=None, proxy=None)
+                    socket = await connect(f"ws://127.0.0.1:{self.port}/socket.io/", compression=None, proxy=None)
                     break
                 except OSError:
                     await asyncio.sleep(0.05)
@@ -120,7 +120,7 @@ async def server(free_ports):
 
 def of_hypercorn():
     """The objects that Hypercorn and asyncio's streams make for a connection."""
-    kinds = {TCPServer, ProtocolWrapper, H11Protocol, WSStream}
+    kinds = {TCPServer, transport.Http1, H11Protocol, WSStream}
     kinds |= {asyncio.StreamReader, asyncio.StreamWriter, asyncio.StreamReaderProtocol}
     return [one for one in gc.get_objects() if type(one) in kinds]
 
@@ -172,7 +172,7 @@ async def test_the_end_of_the_connection_reaches_whoever_took_it_over(server):
 
 def request(port):
     return (
-        f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /socket.io/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
@@ -233,7 +233,6 @@ async def test_under_tls_frames_are_never_written_past_it(free_ports, tmp_path):
     [port] = free_ports(1)
     config = front.listener(f"127.0.0.1:{port}")
     config.certfile, config.keyfile = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
-    config.alpn_protocols = ["http/1.1"]
     stop, offered, left = asyncio.Event(), [], asyncio.Event()
 
     async def app(scope, receive, send):
@@ -244,7 +243,7 @@ async def test_under_tls_frames_are_never_written_past_it(free_ports, tmp_path):
             return
         await receive()
         connection = await transport.accept(send, [])
-        outbox = transport.DirectOutbox(connection)
+        outbox = DirectOutbox(connection)
         echo = Echo(connection)
         connection.set_protocol(echo)
         for number in range(3):
@@ -260,7 +259,9 @@ async def test_under_tls_frames_are_never_written_past_it(free_ports, tmp_path):
     async with asyncio.timeout(10):
         while True:
             try:
-                socket = await connect(f"wss://localhost:{port}", ssl=trusting, compression=None, proxy=None)
+                socket = await connect(
+                    f"wss://localhost:{port}/socket.io/", ssl=trusting, compression=None, proxy=None
+                )
                 break
             except ConnectionRefusedError:
                 await asyncio.sleep(0.05)

@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import httpx
 from pymongo import MongoClient
 
 
@@ -153,3 +154,30 @@ async def test_a_tenant_registered_while_the_server_runs_is_streamed_without_a_r
     database.notes.insert_one({"_id": uuid, "n": 2})
     assert (await alice.expect("added"))[0] == {"uuid": str(uuid), "n": 1}
     assert (await alice.expect("notes"))[0] == {"uuid": str(uuid), "n": 2}
+
+
+async def test_somebody_of_very_many_groups_is_put_out_of_every_room_of_those_that_are_lost(
+    open_peer, start_server, oauth, grant, acme
+):
+    server = start_server(introspection_interval=0.5, introspection_cache=0)
+    rooms = [uuid4() for _ in range(100)]
+    groups = [f"{number:04}-{'g' * 40}" for number in range(900)]
+    for uuid in rooms:
+        # Twenty grants for each room, all of them lost at once.
+        for group in groups[::45]:
+            grant(uuid, f"group:{group}")
+    # The groups are in the answer to its introspection.
+    headers = {"Authorization": f"Bearer {server.token('bob')}"}
+    async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
+        assert (await provider.post("/dev/users/bob", json={"groups": groups})).is_success
+        try:
+            peer = await open_peer(None, url=server.ws_url, headers=headers)
+            answer = await peer.call("JoinRoom", [str(uuid) for uuid in rooms], within=30)
+            assert len(answer["joined"]) == 100
+            await provider.post("/dev/users/bob", json={"groups": []})
+            await peer.until(lambda: sum(event[0] == "$revoked" for event in peer.events) == 100, 20)
+        finally:
+            await provider.delete("/dev/users/bob")
+    acme.notes.insert_many([{"_id": uuid} for uuid in rooms])
+    await peer.settled()
+    assert {event[0] for event in peer.events} == {"$revoked"}

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from bson import Decimal128, Int64
+from bson import Decimal128, Int64, ObjectId
 from motor.motor_asyncio import AsyncIOMotorClient
 
-TOKEN = re.compile(r"82[0-9A-F]+\Z")
+CURSOR = re.compile(r"a[0-9A-F]{22,}-[A-Za-z0-9_-]{88}\Z")
 
 
 async def test_a_document_created_over_http_arrives_whole_with_its_meta(open_peer, api):
@@ -26,7 +26,7 @@ async def test_a_document_created_over_http_arrives_whole_with_its_meta(open_pee
     data, meta = await alice.expect("notes")
     assert data == {"uuid": uuid, "title": "second", "n": 1}
     assert meta["op"] == "replace"
-    assert TOKEN.match(meta["id"])
+    assert CURSOR.match(meta["id"])
     assert meta["id"] > answer["joined"][uuid]["cursor"]
     assert (meta["removed"], meta["truncated"]) == ([], [])
     # The document, its guard and the audit are one transaction.
@@ -44,6 +44,20 @@ async def test_an_update_arrives_as_the_changed_fields_and_the_removed_ones(open
     assert (meta["op"], meta["removed"]) == ("update", ["b.c"])
 
 
+async def test_a_write_that_changes_nothing_sends_no_event_and_keeps_the_entity_tag(open_peer, api):
+    uuid, alice = str(uuid4()), await open_peer("alice")
+    created = await api("alice").post("/v1/docs/notes", json={"uuid": uuid, "a": 1, "b": {"c": 2}})
+    await alice.call("JoinRoom", [uuid])
+    path = f"/v1/docs/notes/{uuid}"
+    writes = [
+        await api("alice").patch(path, json={"a": 1, "b": {"c": 2, "none": None}}),
+        await api("alice").put(path, json={"a": 1, "b": {"c": 2}}),
+    ]
+    assert [(write.status_code, write.headers["ETag"]) for write in writes] == [(200, created.headers["ETag"])] * 2
+    await api("alice").patch(path, json={"a": 2})
+    assert (await alice.expect("notes"))[0] == {"uuid": uuid, "a": 2}
+
+
 async def test_a_delete_arrives_with_the_uuid_for_both_kinds_of_key(open_peer, api):
     uuid, alice = str(uuid4()), await open_peer("alice")
     await api("alice").post("/v1/docs/notes", json={"uuid": uuid})
@@ -53,6 +67,30 @@ async def test_a_delete_arrives_with_the_uuid_for_both_kinds_of_key(open_peer, a
         assert (await api("alice").delete(f"/v1/docs/{collection}/{uuid}")).status_code == 204
         data, meta = await alice.expect(collection)
         assert (data, meta["op"]) == ({"uuid": uuid}, "delete")
+
+
+async def test_every_change_of_a_collection_keyed_by_uuid_says_which_document_it_was(open_peer, acme, grant):
+    uuid, bob = uuid4(), await open_peer("bob")
+    grant(uuid, "user:bob")
+    ids = [ObjectId(), "text", Int64(2**60), {"a": 1}]
+    acme.test.insert_many([{"_id": one, "uuid": uuid, "list": [1, 2, 3]} for one in ids])
+    shown = [{"$oid": str(ids[0])}, "text", {"$numberLong": str(2**60)}, {"a": 1}]
+    await bob.call("JoinRoom", [str(uuid)])
+    for one in ids:
+        acme.test.update_one({"_id": {"$eq": one}}, {"$set": {"n": 1}})
+        acme.test.replace_one({"_id": {"$eq": one}}, {"uuid": uuid, "n": 2})
+        acme.test.delete_one({"_id": {"$eq": one}})
+        acme.test.insert_one({"_id": one, "uuid": uuid})
+        # Away, and back: the room is told whole documents.
+        acme.test.update_one({"_id": {"$eq": one}}, {"$set": {"uuid": uuid4()}})
+        acme.test.update_one({"_id": {"$eq": one}}, {"$set": {"uuid": uuid}})
+    for identifier in shown:
+        told = [await bob.expect("test") for _ in range(6)]
+        assert [meta["op"] for _, meta in told] == ["update", "replace", "delete", "insert", "delete", "insert"]
+        assert all(meta["_id"] == identifier for _, meta in told)
+    acme.notes.insert_one({"_id": uuid})
+    _, meta = await bob.expect("notes")
+    assert "_id" not in meta
 
 
 async def test_changes_written_by_plain_pymongo_arrive_for_documents_keyed_by_uuid(open_peer, acme, grant):
@@ -138,7 +176,8 @@ async def test_unknown_and_forbidden_uuids_are_refused_alike(open_peer, api):
     await api("alice").post("/v1/docs/notes", json={"uuid": secret})
     bob = await open_peer("bob")
     answer = await bob.call("JoinRoom", [secret, unknown])
-    assert answer == {"joined": {}, "refused": {secret: {"code": "forbidden"}, unknown: {"code": "forbidden"}}}
+    assert answer["joined"] == {}
+    assert answer["refused"] == {secret: {"code": "forbidden"}, unknown: {"code": "forbidden"}}
     await bob.emit("JoinRoom", [secret])
     assert await bob.expect("$refused") == [{"uuid": secret, "code": "forbidden"}]
 
@@ -229,11 +268,13 @@ async def test_a_resume_never_goes_back_behind_the_grant_in_force(open_peer, acm
     assert (await again.expect("notes"))[0]["n"] == 4
 
 
-async def test_a_cursor_from_outside_the_window_gives_a_snapshot_and_says_why(open_peer, acme, grant):
+async def test_a_cursor_from_outside_the_window_gives_a_snapshot_and_says_why(open_peer, acme, grant, deployment):
     uuid, alice = uuid4(), await open_peer("alice")
     grant(uuid, "user:alice")
     acme.notes.insert_one({"_id": uuid, "n": 7})
-    for cursor in ("82" + "0" * 16 + "FF", "82" + "F" * 16 + "FF"):
+    cursors = deployment.cursors()
+    for position in ("82" + "0" * 16 + "FF", "82" + "F" * 16 + "FF"):
+        cursor = cursors.seal(position)
         joined = (await alice.call("JoinRoom", [str(uuid)], {"since": cursor}))["joined"][str(uuid)]
         assert joined["resync"] == "window"
         assert joined["snapshot"]["notes"] == [{"uuid": str(uuid), "n": 7}]
@@ -312,10 +353,27 @@ async def test_what_is_no_uuid_is_refused_as_such(open_peer, item):
     assert answer["joined"] == {}
 
 
-async def test_a_uuid_in_upper_case_is_the_same_uuid(open_peer, acme, grant):
-    uuid, alice = uuid4(), await open_peer("alice")
+async def test_answers_are_keyed_as_the_caller_wrote_and_values_are_in_lower_case(open_peer, grant, acme):
+    """As iOS writes UUIDs."""
+    uuid, other, alice = uuid4(), uuid4(), await open_peer("alice")
+    upper, unknown = str(uuid).upper(), str(other).upper()
     grant(uuid, "user:alice")
-    assert list((await alice.call("JoinRoom", [str(uuid).upper()]))["joined"]) == [str(uuid)]
+    acme.notes.insert_one({"_id": uuid, "n": 1})
+    answer = await alice.call("JoinRoom", [upper, str(uuid), unknown, "NONE"], {"snapshot": True})
+    assert answer["joined"].keys() == {upper, str(uuid)}
+    assert answer["refused"] == {unknown: {"code": "forbidden"}, "NONE": {"code": "invalid_uuid"}}
+    assert answer["joined"][upper]["snapshot"]["notes"][0]["uuid"] == str(uuid)
+    acme.notes.update_one({"_id": uuid}, {"$set": {"n": 2}})
+    assert (await alice.expect("notes"))[0] == {"uuid": str(uuid), "n": 2}
+    answer = await alice.call("JoinRoom", [upper], {"since": "nonsense"})
+    assert answer["refused"] == {upper: {"code": "invalid_cursor"}}
+    assert (await alice.call("LeaveRoom", [upper, "NONE"])) == {
+        "left": [str(uuid)],
+        "refused": {"NONE": {"code": "invalid_uuid"}},
+    }
+    # Without an acknowledgement the UUID is a value.
+    await alice.emit("JoinRoom", [unknown])
+    assert (await alice.expect("$refused"))[0] == {"uuid": str(other), "code": "forbidden"}
 
 
 async def test_a_bad_cursor_and_an_unregistered_collection_are_refused_with_their_codes(open_peer, grant):
@@ -334,6 +392,15 @@ async def test_more_than_a_hundred_rooms_in_one_call_are_refused(open_peer):
     alice = await open_peer("alice")
     answer = await alice.call("JoinRoom", [str(uuid4()) for _ in range(101)])
     assert {refusal["code"] for refusal in answer["refused"].values()} == {"too_many_rooms"}
+
+
+async def test_more_than_a_hundred_without_an_acknowledgement_are_refused_by_one_event(open_peer):
+    alice = await open_peer("alice")
+    await alice.emit("JoinRoom", [str(uuid4()) for _ in range(101)])
+    refused = (await alice.expect("$refused"))[0]
+    assert (refused["uuid"], refused["code"]) == (None, "too_many_rooms")
+    await alice.settled()
+    assert "$refused" not in [name for name, *_ in alice.events]
 
 
 async def test_check_comes_back_as_ack_and_as_event_and_unknown_events_are_refused(open_peer):
@@ -362,3 +429,18 @@ async def test_an_update_whose_path_could_mean_two_things_brings_the_whole_docum
 def field(name: str, value: int) -> dict:
     """A field whose own name has a dot, which only an aggregation can set."""
     return {"field": {"$literal": name}, "input": "$$ROOT", "value": value}
+
+
+async def test_lists_of_what_is_no_uuid_cost_little_and_count_as_joins(open_peer, server):
+    flooding, other = await open_peer("alice"), await open_peer("bob")
+    entries = [f"{number:x}" for number in range(3_000)]
+    for name in ("JoinRoom", "LeaveRoom"):
+        answers = [await flooding.call(name, entries) for _ in range(5)]
+        assert {answer["code"] for answer in answers} <= {"bad_request", "rate_limited", "too_many_rooms"}
+    await other.settled()
+    # What was asked for in vain has used up what one may ask for in that time.
+    for _ in range(40):
+        answer = await flooding.call("JoinRoom", [f"no UUID {number}" for number in range(100)])
+        if answer.get("code") == "rate_limited":
+            break
+    assert answer["code"] == "rate_limited"

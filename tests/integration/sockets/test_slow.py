@@ -110,6 +110,28 @@ async def test_a_socket_that_never_reads_is_cut_off_and_costs_bounded_memory(ope
     stuck.socket.transport.abort()
 
 
+async def test_snapshots_that_nobody_reads_are_bounded_and_pongs_save_nobody(open_peer, narrow, acme, grant):
+    uuids = [uuid4() for _ in range(100)]
+    for uuid in uuids:
+        grant(uuid, "user:alice")
+    acme.notes.insert_many([{"_id": uuid, "filler": "x" * 900_000} for uuid in uuids])
+    stuck = await open_peer("alice", url=narrow.ws_url, sock=small_window(narrow), max_queue=1)
+    stuck.reading.clear()
+    stuck.socket.transport.pause_reading()
+    before = await metric(narrow, 'livedocs_disconnects_total{reason="slow"}')
+    memory, most = resident(narrow), 0
+    for uuid in uuids:
+        await stuck.emit("JoinRoom", [str(uuid)], {"snapshot": True})
+    async with asyncio.timeout(30):
+        while await metric(narrow, 'livedocs_disconnects_total{reason="slow"}') == before:
+            most = max(most, resident(narrow) - memory)
+            # A sign of life is not a sign that anything is taken.
+            await stuck.socket.send("3")
+            await asyncio.sleep(0.05)
+    assert most < 80_000_000
+    stuck.socket.transport.abort()
+
+
 async def test_an_oversized_message_in_fragments_ends_the_socket_without_being_buffered(server):
     headers = {"Authorization": f"Bearer {server.token('alice')}"}
     socket = await connect(server.ws_url, additional_headers=headers, compression=None, proxy=None)

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,16 @@ def watchful(start_server):
 
 async def opened_with(open_peer, server, token):
     return await open_peer(None, url=server.ws_url, headers={"Authorization": f"Bearer {token}"})
+
+
+async def opened_once_asked(open_peer, server, token):
+    """The same after an outage: the breaker lets the provider rest for a moment."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await opened_with(open_peer, server, token)
+            except InvalidStatus:
+                await asyncio.sleep(0.2)
 
 
 async def ended(peer) -> str:
@@ -50,11 +61,12 @@ async def test_many_sockets_of_one_token_cost_one_introspection_per_interval(ope
     async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
         begun = time.monotonic()
         first = (await provider.get("/dev/faults")).json()["calls"]
-        while (calls := (await provider.get("/dev/faults")).json()["calls"] - first) < 3:
+        while (calls := (await provider.get("/dev/faults")).json()["calls"] - first) < 5:
             assert time.monotonic() - begun < 10
             await asyncio.sleep(0.05)
-    # At most one call per interval of 0.45 to 0.5 s, and one that was just due.
-    assert calls <= (time.monotonic() - begun) / 0.45 + 1
+    # At most one call per interval of 0.45 to 0.5 s, one that was just due, and one of the test before on its way.
+    # Each socket by itself would be ten an interval.
+    assert calls <= (time.monotonic() - begun) / 0.45 + 2
     for peer in peers:
         await peer.settled()
 
@@ -77,7 +89,7 @@ async def test_a_group_taken_away_at_the_provider_takes_its_rooms_and_no_others(
     by_group, by_user = uuid4(), uuid4()
     grant(by_group, "group:staff")
     grant(by_user, "user:bob")
-    peer = await opened_with(open_peer, watchful, watchful.token("bob"))
+    peer = await opened_once_asked(open_peer, watchful, watchful.token("bob"))
     joined = (await peer.call("JoinRoom", [str(by_group), str(by_user)]))["joined"]
     assert len(joined) == 2
     async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
@@ -112,6 +124,56 @@ async def test_reauth_with_somebody_elses_token_or_a_bad_one_is_the_end(open_pee
     peer = await open_peer("alice")
     assert (await peer.call("Reauth", "no object"))["code"] == "bad_request"
     await peer.settled()
+
+
+async def test_reauth_in_an_outage_keeps_the_socket_and_can_be_tried_again(open_peer, server, oauth, acme, grant):
+    uuid = uuid4()
+    grant(uuid, "user:alice")
+    peer = await opened_with(open_peer, server, server.token("alice"))
+    await peer.call("JoinRoom", [str(uuid)])
+    newer = server.token("alice")
+    async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
+        await provider.post("/dev/faults", json={"introspection": "error"})
+        try:
+            assert (await peer.call("Reauth", {"token": newer}))["code"] == "auth_unavailable"
+        finally:
+            await provider.delete("/dev/faults")
+    acme.notes.insert_one({"_id": uuid})
+    assert (await peer.expect("notes"))[1]["op"] == "insert"
+    async with asyncio.timeout(30):
+        # The breaker lets the provider rest for a moment.
+        while "expires_at" not in (answer := await peer.call("Reauth", {"token": newer})):
+            assert answer["code"] == "auth_unavailable"
+            await asyncio.sleep(0.2)
+    await peer.settled()
+
+
+async def test_a_flood_of_reauth_is_refused_before_anybody_is_asked(open_peer, start_server, oauth):
+    strict = start_server(limit_handshakes_per_user=0.01)
+    peer = await opened_with(open_peer, strict, strict.token("alice"))
+    async with httpx.AsyncClient(base_url=oauth.issuer, trust_env=False) as provider:
+        before = (await provider.get("/dev/faults")).json()["calls"]
+        answers = [await peer.call("Reauth", {"token": strict.token("alice")}) for _ in range(20)]
+        asked = (await provider.get("/dev/faults")).json()["calls"] - before
+    refused = [answer for answer in answers if answer.get("code") == "rate_limited"]
+    assert len(refused) >= 15
+    # Beside those, at most what other servers have to ask at the same time.
+    assert asked <= 20 - len(refused) + 3
+    await peer.settled()
+
+
+async def test_a_second_spelling_of_a_logged_out_token_is_no_way_back(open_peer, start_server):
+    server = start_server(oauth_mode="jwt")
+    token = server.token("alice")
+    headers = {"Cookie": f"livedocs_token={token}", "Origin": server.url}
+    peer = await open_peer(None, url=server.ws_url, headers=headers)
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        csrf = {**headers, "X-Requested-With": "test"}
+        assert (await client.post("/auth/logout", headers=csrf)).status_code == 200
+        assert await ended(peer) == "logout"
+        for spelling in (token, f"{token}=", f"{token}=="):
+            answer = await client.get("/v1/me", headers={"Authorization": f"Bearer {spelling}"})
+            assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
 
 
 async def test_logging_out_ends_the_sockets_of_that_session(open_peer, server):

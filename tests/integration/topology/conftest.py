@@ -132,6 +132,8 @@ class TlsProxy:
             ("127.0.0.1:8001", f"127.0.0.1:{provider_port}"),
             (" /certificates/", f" {self.certificate.parent}/"),
             ("worker_processes auto;", "worker_processes 1;"),
+            # As the nginx.conf of many a distribution has it, into which the server block is taken over.
+            ("http {", "http { gzip on; gzip_types *; gzip_proxied any; gzip_min_length 1;"),
         ):
             assert ours in text, ours
             text = text.replace(ours, theirs)

@@ -28,7 +28,12 @@ async def mirror(scope, receive, send):
                 return
     if scope["type"] == "http":
         lines = [f"{name.decode()}: {value.decode()}" for name, value in scope["headers"]]
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        headers = [(b"content-type", b"text/plain"), (b"etag", b'"a"')]
+        sizes = dict(scope["headers"]).get(b"x-cookies", b"").split()
+        headers += [
+            (b"set-cookie", f"c{number}=".encode() + b"t" * int(size)) for number, size in enumerate(sizes)
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": "\n".join(lines).encode()})
         return
     await receive()
@@ -85,6 +90,15 @@ async def test_what_a_client_claims_about_itself_does_not_pass(proxy):
     assert exchange.id_from(seen["x-request-id"]) == seen["x-request-id"] != forged["X-Request-Id"]
 
 
+async def test_an_entity_tag_stays_strong_for_a_client_that_takes_compressed_answers(proxy):
+    answer, seen = await headers_seen(
+        f"{proxy.url}/v1/docs/notes/x", verify=proxy.tls(), **{"Accept-Encoding": "gzip"}
+    )
+    assert seen["accept-encoding"] == "gzip"
+    assert "content-encoding" not in answer.headers
+    assert answer.headers["etag"] == '"a"'
+
+
 async def test_a_websocket_passes(proxy):
     url = f"wss://localhost:{proxy.port}/socket.io/?EIO=4&transport=websocket"
     async with websockets.connect(url, ssl=proxy.tls(), proxy=None) as socket_:
@@ -137,3 +151,12 @@ async def test_a_query_is_not_logged(proxy):
     await headers_seen(f"{proxy.url}/auth/callback?code=a-secret-code", verify=proxy.tls())
     assert "/auth/callback" in proxy.log.read_text()
     assert "a-secret-code" not in proxy.log.read_text()
+
+
+@pytest.mark.parametrize("sizes", [(1640, 1640), (4090, 4090, 4090)])
+async def test_cookies_of_the_largest_tokens_pass_both_ways(proxy, sizes):
+    cookies = "; ".join(f"c{number}=" + "t" * size for number, size in enumerate(sizes))
+    sent = {"X-Cookies": " ".join(map(str, sizes)), "Cookie": cookies}
+    answer, seen = await headers_seen(f"{proxy.url}/auth/callback", verify=proxy.tls(), **sent)
+    assert [len(cookie) for cookie in answer.headers.get_list("set-cookie")] == [size + 3 for size in sizes]
+    assert seen["cookie"] == cookies

@@ -124,7 +124,7 @@ def test_a_login_sets_a_cookie_that_only_https_and_this_host_see(whole):
         answer = client.get("/auth/login")
     assert answer.status_code in {302, 303}
     (cookie,) = (text for text in answer.headers.get_list("set-cookie") if "livedocs_login" in text)
-    assert cookie.startswith("__Host-livedocs_login=")
+    assert cookie.startswith("__Host-livedocs_login_")
     assert "secure" in cookie.lower()
     assert "redirect_uri=https%3A%2F%2Flocalhost" in answer.headers["location"]
 
