@@ -114,6 +114,23 @@ async def wire(server: Any) -> AsyncIterator[Callable[..., Awaitable[Wire]]]:
         await made.close()
 
 
+@pytest.fixture
+async def dial(server: Any) -> AsyncIterator[Callable[..., Awaitable[Wire]]]:
+    """`dial(b"GET / ...")` is a TCP connection on which these bytes were sent, whatever they are."""
+    opened: list[Wire] = []
+
+    async def open_(data: bytes = b"", *, at: Any = None, source: str | None = None) -> Wire:
+        local = (source, 0) if source else None
+        made = Wire(*await asyncio.open_connection("127.0.0.1", (at or server).port, local_addr=local))
+        opened.append(made)
+        made.writer.write(data)
+        return made
+
+    yield open_
+    for made in opened:
+        await made.close()
+
+
 @dataclass(frozen=True)
 class Look:
     """What can be seen of a server process."""
@@ -143,3 +160,66 @@ class Look:
 @pytest.fixture(scope="session")
 def look() -> type[Look]:
     return Look
+
+
+def cpu(pid: int) -> float:
+    """Milliseconds of CPU that the threads of a process have used."""
+    used = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            used += int((task / "schedstat").read_text().split()[0])
+    return used / 1e6
+
+
+def memory(pid: int, name: str) -> int:
+    """Bytes of memory: `VmRSS` now, `VmHWM` at most since it was last forgotten."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(name + ":")]
+    return int(line.split()[1]) * 1024
+
+
+def forget_most(pid: int) -> None:
+    """Forget the most memory that a process has had (proc(5), `clear_refs`)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+@dataclass
+class Cost:
+    """The CPU, in ms, between two turns of the loop at most; and the most memory beyond that before, in bytes."""
+
+    held: float = 0.0
+    memory: int = 0
+
+
+@contextlib.asynccontextmanager
+async def _costs(server: Any, probe: Wire) -> AsyncIterator[Cost]:
+    forget_most(server.pid)
+    before, cost = memory(server.pid, "VmRSS"), Cost()
+
+    async def ask() -> None:
+        while True:
+            used = cpu(server.pid)
+            await probe.send('420["LeaveRoom",[]]')
+            while not (await probe.text()).startswith("430"):
+                pass
+            cost.held = max(cost.held, cpu(server.pid) - used)
+
+    asking = asyncio.create_task(ask())
+    try:
+        yield cost
+        assert not asking.done(), "the probe was not answered"
+    finally:
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        cost.memory = memory(server.pid, "VmHWM") - before
+
+
+@pytest.fixture(scope="session")
+def costs() -> Callable[..., contextlib.AbstractAsyncContextManager[Cost]]:
+    """`async with costs(server, probe) as cost` measures; `probe` is a socket of somebody else's.
+
+    CPU and not time, so that a busy machine makes little of it longer; a thread that has the interpreter's lock
+    counts, too.
+    """
+    return _costs

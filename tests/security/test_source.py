@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,15 @@ from livedocs.live.rooms import Membership, Rooms
 from livedocs.live.transport import check_version
 
 SOURCE = Path(__file__).parents[2] / "src" / "livedocs"
+
+
+@pytest.fixture(autouse=True)
+def undisturbed():
+    """Python 3.11 loses count in `ast.parse` when the garbage collector runs in the middle of it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def imports(path):
@@ -71,7 +81,7 @@ def test_lines_01_and_02_private_attributes_of_the_server_library_are_touched_in
     # front.py has its public parts: the configuration, and what serves.
     assert inside == {"front.py", "live/transport.py"}
     public = {name for name in imports(SOURCE / "front.py") if name.startswith("hypercorn.")}
-    assert public == {"hypercorn.asyncio", "hypercorn.config.Config", "hypercorn.typing.ASGIFramework"}
+    assert public == {"hypercorn.asyncio", "hypercorn.config", "hypercorn.typing.ASGIFramework"}
 
 
 def seconds_to_drop_a_socket(others: int) -> float:

@@ -11,9 +11,6 @@ import zlib
 from uuid import uuid4
 
 import bson
-import h2.config
-import h2.connection
-import h2.events
 import httpx
 import pymongo
 import pytest
@@ -46,65 +43,6 @@ def grant(mongo, deployment):
     return put
 
 
-class Http2:
-    """A WebSocket over HTTP/2 (RFC 8441), without asking first whether the server speaks it (RFC 9113, 3.3)."""
-
-    def __init__(self, reader, writer):
-        self.reader, self.writer = reader, writer
-        self.protocol = h2.connection.H2Connection(
-            h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
-        )
-        self.status, self.received, self.ended = "", bytearray(), False
-
-    async def open(self, port, headers):
-        self.protocol.initiate_connection()
-        await self.flush()
-        request = {
-            ":method": "CONNECT",
-            ":protocol": "websocket",
-            ":scheme": "http",
-            ":path": "/socket.io/?EIO=4&transport=websocket",
-            ":authority": f"localhost:{port}",
-            "sec-websocket-version": "13",
-            "sec-websocket-extensions": "permessage-deflate; client_max_window_bits",
-            **headers,
-        }
-        while not self.protocol.remote_settings.enable_connect_protocol:
-            await self.take()
-        self.protocol.send_headers(1, list(request.items()))
-        await self.flush()
-        while not self.status:
-            await self.take()
-
-    async def flush(self):
-        self.writer.write(self.protocol.data_to_send())
-        await self.writer.drain()
-
-    async def take(self):
-        data = await self.reader.read(65536)
-        self.ended = self.ended or not data
-        for event in self.protocol.receive_data(data):
-            match event:
-                case h2.events.ResponseReceived():
-                    self.status = dict(event.headers)[":status"]
-                case h2.events.DataReceived():
-                    self.received += event.data
-                    self.protocol.acknowledge_received_data(event.flow_controlled_length, 1)
-                case h2.events.StreamEnded() | h2.events.StreamReset() | h2.events.ConnectionTerminated():
-                    self.ended = True
-        await self.flush()
-
-    async def send(self, data):
-        while data and not self.ended:
-            room = min(self.protocol.local_flow_control_window(1), self.protocol.max_outbound_frame_size)
-            if not room:
-                await self.take()
-                continue
-            self.protocol.send_data(1, data[:room])
-            data = data[room:]
-            await self.flush()
-
-
 async def test_line_01_a_peer_that_ignores_the_close_and_goes_on_sending_fragments_is_cut_off(server, wire, look):
     made, seen = await wire("alice", "40"), look(server)
     memory = seen.resident()
@@ -116,21 +54,11 @@ async def test_line_01_a_peer_that_ignores_the_close_and_goes_on_sending_fragmen
     assert seen.resident() - memory < 8 * MIB
 
 
-async def test_line_01_a_message_in_fragments_is_not_buffered_over_http_2_either(server, look):
-    seen = look(server)
-    memory = seen.resident()
-    peer = Http2(*await asyncio.open_connection("127.0.0.1", server.port))
-    async with asyncio.timeout(30):
-        await peer.open(server.port, {"authorization": f"Bearer {server.token('alice')}"})
-        assert peer.status == "200"
-        # Text, and the end of the message is still to come; then more of it, again and again.
-        await peer.send(b"\x01\xfe\xff\xff" + bytes(4) + b"a" * 65535)
-        for _ in range(900):
-            await peer.send(b"\x00\xfe\xff\xff" + bytes(4) + b"a" * 65535)
-        while not peer.ended:
-            await peer.take()
-    assert seen.resident() - memory < 16 * MIB
-    peer.writer.close()
+async def test_line_01_a_message_in_fragments_is_not_buffered_over_http_2_either(server, look, dial):
+    """It cannot be sent: HTTP/2 is not spoken."""
+    memory, peer = look(server).resident(), await dial(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+    assert (await peer.rest()).startswith(b"HTTP/1.1 505 ")
+    assert look(server).resident() - memory < 8 * MIB
 
 
 async def test_line_02_a_compressed_bomb_is_not_unfolded_by_a_server_that_declined_compression(server, wire, look):
