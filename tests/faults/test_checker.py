@@ -10,11 +10,23 @@ from uuid import UUID
 
 import pytest
 from rig.checker import check
-from rig.recording import Answered, Asked, Connection, Delivered, Recording, Room, Told, Who, Write
+from rig.recording import (
+    Answered,
+    Asked,
+    Connection,
+    Delivered,
+    Import,
+    Membership,
+    Recording,
+    Room,
+    Told,
+    Who,
+    Write,
+)
 from rig.world import Commit, World
 
 KEYS = {"notes": "_id", "test": "uuid"}
-R, S = UUID(int=1, version=4), UUID(int=2, version=4)
+R, S, T = UUID(int=1, version=4), UUID(int=2, version=4), UUID(int=3, version=4)
 
 
 def token(time: int, sub: int = 0) -> str:
@@ -60,7 +72,19 @@ def commits() -> list[Commit]:
         note(18, "acme", R, 6),
         note(19, "globex", R, 101),
         grant(20, "acme", R, "user:bob", op="replace", expires_at=None),
+        grant(21, "acme", T, "group:crew"),
+        note(22, "acme", T, 70, op="insert"),
+        note(25, "acme", T, 71),
+        note(35, "acme", T, 72),
+        imported(36, 1),
+        imported(44, 2),
+        note(45, "acme", T, 73),
     ]
+
+
+def imported(time: int, line: int) -> Commit:
+    document = {"_id": UUID(int=100 + line, version=4), "w": f"import1:{line}"}
+    return Commit(token(time, 7), time, "insert", "acme", "notes", document["_id"], document)
 
 
 def says(
@@ -84,9 +108,9 @@ def joined(at: float, number: int, uuid: UUID = R, **answer: Any) -> Answered:
 
 
 TEST_DOCUMENT = Delivered(
-    11.1, "test", {"uuid": str(R), "_id": 7, "w": "acme:11"}, _meta(11, 1, "insert", txn="t")
+    11.1, "test", {"uuid": str(R), "_id": 7, "w": "acme:11"}, _meta(11, 1, "insert", txn="t", _id=7)
 )
-DELETED = Delivered(13.1, "test", {"uuid": str(R)}, _meta(13, 0, "delete"))
+DELETED = Delivered(13.1, "test", {"uuid": str(R)}, _meta(13, 0, "delete", _id=7))
 
 
 def history() -> Recording:
@@ -146,9 +170,51 @@ def history() -> Recording:
         Write(12, "acme", "notes", "update", "acme:12", "unknown"),
         Write(13, "acme", "test", "delete", "7", "done"),
     ]
+    leave_and_enter_a_group(recording)
     # The second room's event, seen on the first connection just before its end.
     first.entries.append(says(12, "acme", S, 51))
     return recording
+
+
+def leave_and_enter_a_group(recording: Recording) -> None:
+    """Dave is taken out of the group at 30, Erin put into it at 24; an import loses its right at 40."""
+    dave = Connection(5, Who("acme", "user:dave", ("crew",)), "b1", 22)
+    dave.memberships.append(Membership("crew", ended=30))
+    dave.entries += [
+        Asked(22.5, 1, "JoinRoom", (str(T),)),
+        joined(22.6, 1, T, cursor=behind(22)),
+        says(25, "acme", T, 71),
+        # Within two intervals.
+        says(35, "acme", T, 72),
+        Told(36, "$revoked", {"uuid": str(T), "reason": "revoked"}),
+        # Something else, much later.
+        Asked(60, 2, "LeaveRoom", (str(S),)),
+        Answered(60.1, 2, {"left": []}),
+    ]
+    erin = Connection(6, Who("acme", "user:erin", ("crew",)), "b1", 24)
+    erin.memberships.append(Membership("crew", began=24))
+    erin.entries += [
+        Asked(24.5, 1, "JoinRoom", (str(T),), since="82made-up", forged="made_up"),
+        Answered(24.6, 1, {"joined": {}, "refused": {str(T): {"code": "invalid_cursor"}}}),
+        # Dave's cursor, of before Erin was in the group.
+        Asked(25.5, 2, "JoinRoom", (str(T),), since=behind(21), forged="borrowed"),
+        joined(25.6, 2, T, cursor=behind(25), resumed=1),
+        says(25, "acme", T, 71),
+        Told(
+            25.7,
+            "$resync",
+            {
+                "uuid": str(T),
+                "reason": "access",
+                "cursor": behind(25),
+                "snapshot": {"notes": [{"uuid": str(T), "n": 71, "w": "acme:25"}]},
+            },
+        ),
+        says(35, "acme", T, 72),
+        says(45, "acme", T, 73),
+    ]
+    recording.connections += [dave, erin]
+    recording.imports.append(Import("import1", "acme", "token_revoked", began=33, cut=40, ended=44))
 
 
 def kinds(recording: Recording) -> set[str]:
@@ -158,7 +224,8 @@ def kinds(recording: Recording) -> set[str]:
 def test_a_good_history_is_found_good():
     verdict = check(history(), World(commits(), KEYS))
     assert verdict.violations == []
-    assert verdict.counts["events"] == 16
+    assert verdict.counts["events"] == 21
+    assert verdict.counts["revoked_of_groups"] == verdict.counts["imports_that_wrote"] == 1
     assert verdict.counts["unknown_happened"] == verdict.counts["unknown_did_not"] == 1
     assert [(process, at) for process, at, _ in verdict.revocations] == [("b1", 15)]
     assert verdict.revocations[0][2] == pytest.approx(0.2)
@@ -321,6 +388,39 @@ def speak_after_goodbye(recording: Recording) -> None:
     )
 
 
+def deliver_much_later_to_who_left_the_group(recording: Recording) -> None:
+    entries(recording, 5)[index_of(recording, 5, Told)] = says(45, "acme", T, 73)
+
+
+def keep_who_left_the_group(recording: Recording) -> None:
+    del entries(recording, 5)[index_of(recording, 5, Told)]
+
+
+def let_in_who_left_the_group(recording: Recording) -> None:
+    entries(recording, 5).extend(
+        [Asked(61, 3, "JoinRoom", (str(T),)), joined(61.1, 3, T, cursor=behind(45))],
+    )
+
+
+def replay_from_before_the_group(recording: Recording) -> None:
+    place_of_event = place(recording, 6, token(25))
+    entries(recording, 6).insert(place_of_event, says(22, "acme", T, 70, op="insert"))
+
+
+def take_a_cursor_that_was_made_up(recording: Recording) -> None:
+    entries(recording, 6)[1] = joined(24.6, 1, T, cursor=behind(22), resumed=0)
+
+
+def refuse_a_cursor_that_was_given_out(recording: Recording) -> None:
+    found = entries(recording, 2)
+    found[0] = replace(found[0], since=behind(7))
+    found[1] = Answered(8.1, 1, {"joined": {}, "refused": {str(R): {"code": "invalid_cursor"}}})
+
+
+def let_an_import_go_on(recording: Recording) -> None:
+    recording.imports[0].cut = 33.5
+
+
 VIOLATIONS: dict[str, tuple[Callable[[Recording], None], str]] = {
     "an event dropped in the middle": (drop(1, token(10)), "lost"),
     "an event dropped at the end": (drop(3, token(18)), "lost"),
@@ -350,6 +450,7 @@ VIOLATIONS: dict[str, tuple[Callable[[Recording], None], str]] = {
     "a value too many": (change_event(2, token(14), "data", secret=1), "wrong_content"),
     "a wrong kind of change": (change_event(2, token(14), "meta", op="replace"), "wrong_content"),
     "a removal nobody made": (change_event(2, token(14), "meta", removed=["n"]), "wrong_content"),
+    "the _id of a document whose key it is": (change_event(2, token(14), "meta", _id=7), "wrong_content"),
     "a wrong collection": (other_collection, "wrong_content"),
     "a transaction torn apart": (tear_the_transaction, "torn_transaction"),
     "a stranger let in": (let_a_stranger_in, "no_grant"),
@@ -363,6 +464,13 @@ VIOLATIONS: dict[str, tuple[Callable[[Recording], None], str]] = {
     "an event after goodbye": (speak_after_goodbye, "after_end"),
     "an acknowledged write lost": (lose_a_write, "lost_write"),
     "a refused write that happened": (a_refused_write_happened, "ghost_write"),
+    "an event long after the group was left": (deliver_much_later_to_who_left_the_group, "after_group_removal"),
+    "a membership that outlived the group's": (keep_who_left_the_group, "kept_after_group_removal"),
+    "one let in who had left the group": (let_in_who_left_the_group, "no_grant"),
+    "a replay of what was before the group": (replay_from_before_the_group, "before_group"),
+    "a cursor taken that was made up": (take_a_cursor_that_was_made_up, "forged_cursor"),
+    "a cursor refused that was given out": (refuse_a_cursor_that_was_given_out, "malformed"),
+    "an import that outlived its right": (let_an_import_go_on, "import_outlived"),
     "what a fault found wrong itself": (the_nemesis_saw_something, "complaint"),
 }
 
@@ -373,6 +481,32 @@ def test_the_checker_finds(name: str):
     recording = copy.deepcopy(history())
     mutate(recording)
     assert kind in kinds(recording)
+
+
+@pytest.mark.parametrize(("came", "violations"), [([55], set()), ([], {"lost"})])
+def test_a_group_that_was_left_before_owes_nothing_behind_the_revoke(came: list[int], violations: set[str]):
+    """Only what was committed ahead of the revoke of her own grant is due; the group's lasted longer."""
+    made = [
+        grant(1, "acme", R, "user:alice"),
+        grant(2, "acme", R, "group:crew"),
+        note(5, "acme", R, 1, op="insert"),
+        note(55, "acme", R, 2),
+        grant(60, "acme", R, "user:alice", op="delete"),
+        note(62, "acme", R, 3),
+        grant(64, "acme", R, "group:crew", op="delete"),
+    ]
+    recording = replace(history(), connections=[], writes=[], imports=[])
+    alice = Connection(1, Who("acme", "user:alice", ("crew",)), "a1", 50)
+    alice.memberships.append(Membership("crew", ended=10))
+    alice.entries += [
+        Asked(50, 1, "JoinRoom", (str(R),)),
+        joined(50.1, 1, cursor=behind(50)),
+        *(says(at, "acme", R, 2) for at in came),
+        Told(63, "$revoked", {"uuid": str(R), "reason": "revoked"}),
+    ]
+    recording.connections.append(alice)
+    found = check(recording, World(made, KEYS)).violations
+    assert {violation.kind for violation in found} == violations
 
 
 def test_a_move_is_a_delete_in_the_old_room_and_a_whole_document_in_the_new():

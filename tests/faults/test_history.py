@@ -17,7 +17,7 @@ from rig.deployment import Deployment
 from rig.epochs import Reader
 from rig.figures import dumps, figures, line
 from rig.nemesis import FAULTS
-from rig.recording import Answered, Connection, Delivered, Recording, Told
+from rig.recording import Answered, Asked, Connection, Delivered, Recording, Told
 from rig.timeline import page
 from rig.trial import Outcome, Sizes, Trial
 
@@ -26,6 +26,7 @@ ORDER = [
     *("provider_wrong_shape", "kill_server", "stall_client", "kill_primary", "cut_sockets", "provider_slow"),
     *("freeze_primary", "new_tenant", "stall_reads", "stall_sockets", "lose_majority", "fail_reads"),
     *("provider_error_500", "lose_history", "step_down", "freeze_server", "cut_stream", "provider_gone"),
+    *("change_groups", "cut_imports"),
 ]
 
 
@@ -73,6 +74,10 @@ def test_the_run_was_worth_checking(outcome: Outcome, measured: dict[str, Any]):
     assert measured["revocations"] > 5
     assert outcome.verdict.counts["unknown_happened"] > 0
     assert outcome.verdict.counts["refused_unavailable"] > 0
+    assert outcome.verdict.counts["judged_after_groups"] + outcome.verdict.counts["revoked_of_groups"] > 0
+    assert outcome.verdict.counts["imports_that_wrote"] == 3
+    asked = [entry for connection in outcome.recording.connections for entry in connection.entries]
+    assert {entry.forged for entry in asked if isinstance(entry, Asked)} == {"", "made_up", "borrowed"}
     assert {connection.who.tenant for connection in outcome.recording.connections} == {"acme", "globex"}
     # The crashed process came back and was used again.
     assert {connection.process for connection in outcome.recording.connections} & {"a2", "b2"}

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from rig.epochs import Epoch, Reader, Refusal, segments
+from rig.groups import Groups
 from rig.progress import Progress, server
 from rig.recording import Connection, Delivered, Recording, Room, Write
 from rig.world import END, Event, World
@@ -23,6 +24,10 @@ _STALE = 30.0
 # Faults by which sockets are made slow, and the seconds it takes at most until everyone has had its `$resync`.
 _SLOW = frozenset({"stall_client", "stall_sockets"})
 _RESYNC_TIME = 10.0
+# Seconds that a batch of an import takes, and that an eviction takes on its way to a socket, at most.
+_BATCH_TIME = 5.0
+_EVICTION_TIME = 2.0
+END_OF_TIME = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,14 @@ def check(recording: Recording, world: World) -> Verdict:
     readers = [(connection, _read(connection, verdict.violations)) for connection in recording.connections]
     seen = Progress(recording.connections)
     for connection, reader in readers:
+        groups = Groups(recording, connection)
         for epoch in reader.epochs:
-            _Check(recording, world, connection, epoch, verdict, seen).run()
+            _Check(recording, world, connection, epoch, verdict, seen, groups).run()
         for refusal in reader.refusals:
-            _check_refusal(recording, world, connection, refusal, verdict)
+            _check_refusal(recording, world, refusal, verdict, groups)
         _check_transactions(connection, verdict)
     _check_writes(recording.writes, world, verdict)
+    _check_imports(recording, world, verdict)
     verdict.violations += [Violation("complaint", "nemesis", text) for text in recording.complaints]
     verdict.counts["connections"] = len(recording.connections)
     return verdict
@@ -85,6 +92,7 @@ class _Check:
     epoch: Epoch
     verdict: Verdict
     seen: Progress
+    groups: Groups
 
     def run(self) -> None:
         self.verdict.counts["epochs"] += 1
@@ -95,6 +103,7 @@ class _Check:
             self._complete()
         self._resumed()
         self._end()
+        self._left_groups()
 
     def _complain(self, kind: str, what: str) -> None:
         self.verdict.violations.append(Violation(kind, _place(self.connection, self.epoch.room), what))
@@ -103,12 +112,19 @@ class _Check:
     def _subjects(self) -> frozenset[str]:
         return self.connection.who.subjects
 
+    @property
+    def _all_subjects(self) -> frozenset[str]:
+        """With the groups that its user came to after the handshake: a socket outlives a change of groups."""
+        later = (f"group:{each.group}" for each in self.connection.memberships)
+        return self._subjects | frozenset(later)
+
     def _entitled(self) -> None:
         """Let in only by a grant, in a role that a grant gave."""
         epoch = self.epoch
-        at_cursor = self.world.held(epoch.room, self._subjects, epoch.cursor)
-        later = self.world.changes(epoch.room, self._subjects, epoch.cursor, END)
         now = self.recording.wall(epoch.began)
+        subjects = self.groups.possible(now) | self.groups.possible(self.recording.wall(epoch.asked_at))
+        at_cursor = self.world.held(epoch.room, subjects, epoch.cursor)
+        later = self.world.changes(epoch.room, subjects, epoch.cursor, END)
         # Only what can have been known when the answer was written.
         later = [grant for grant in later if grant.wall <= now]
         is_replaying = epoch.cursor == epoch.base and epoch.kind == "resume"
@@ -176,17 +192,24 @@ class _Check:
 
     def _permitted(self, event: Event) -> None:
         epoch = self.epoch
-        if not self.world.allowed(epoch.room, self._subjects, event.token, event.wall):
+        if not self.world.allowed(epoch.room, self._all_subjects, event.token, event.wall):
             self._complain("no_grant_at_commit", f"{event.token} was delivered without a grant in force")
+        elif not self.world.allowed(epoch.room, self.groups.possible(event.wall), event.token, event.wall):
+            kind = "after_group_removal" if self._had_left(event.wall) else "before_group"
+            self._complain(kind, f"{event.token} was delivered because of a group that its user was not in")
         elif event.wall >= self.connection.who.token_ends:
             self._complain("after_token_end", f"{event.token} was committed after the token's end")
         else:
             begin, end = sorted((self._held_from(), event.token))
-            broken = self.world.broken(epoch.room, self._subjects, begin, end)
+            broken = self.world.broken(epoch.room, self._all_subjects, begin, end)
             if broken is not None:
                 self._complain(
                     "after_revoke", f"{event.token} was delivered although no grant was in force at {broken}"
                 )
+
+    def _had_left(self, wall: float) -> bool:
+        at = wall - self.recording.epoch
+        return any(each.ended is not None and each.ended < at for each in self.connection.memberships)
 
     def _held_from(self) -> str:
         """A position within the membership: access is unbroken from there to every event of it."""
@@ -212,8 +235,12 @@ class _Check:
         if epoch.end == "open":
             self._complain("lost", f"{len(missing)} events up to the end of the run, the first {missing[0].token}")
         elif epoch.end == "revoked" and epoch.reason == "revoked":
-            broken = self.world.broken(epoch.room, self._subjects, epoch.base, END)
+            # A group that its user had left earlier owes it nothing, however long that group's own grant lasts.
+            began, ended = self.recording.wall(epoch.began), self.recording.wall(epoch.ended or 0.0)
+            broken = self.world.broken(epoch.room, self.groups.certain(began, ended), epoch.base, END)
             is_early = broken is not None and broken.by_commit and missing[0].token < broken.token
+            # Out of a group, it is put out without waiting for what is on its way.
+            is_early = is_early and not self.groups.lost(epoch.began, epoch.ended or 0.0)
             if is_early and not self._was_out_of_step(missing[0].wall):
                 self._complain("lost", f"{missing[0].token} was committed before the revoke at {broken}")
 
@@ -243,8 +270,16 @@ class _Check:
         return any(
             self.world.allowed(room, [subject], event.token, event.wall)
             and self.world.broken(room, [subject], event.token, until, end_wall=wall) is None
-            for subject in self._subjects
+            for subject in self._owed(event.wall, wall)
         )
+
+    def _owed(self, begin: float, end: float) -> frozenset[str]:
+        """Whose grants oblige the server to replay what was committed between these moments."""
+        subjects = self.groups.certain(begin, end)
+        if self.epoch.end == "resync" and self.epoch.reason == "access":
+            # It could not be proved who was in a group when: what a group alone allows is made up for.
+            return frozenset(subject for subject in subjects if not subject.startswith("group:"))
+        return subjects
 
     def _was_out_of_step(self, since: float) -> bool:
         """Whether a `$resync` was on its way when the revoke came: `$revoked` then takes its place."""
@@ -294,10 +329,42 @@ class _Check:
                 took = (self.connection.process, broken.wall, told - broken.wall)
                 self.verdict.revocations.append(took)
             return
+        certain = self.groups.certain(self.recording.wall(epoch.began), told)
+        if self.world.broken(epoch.room, certain, epoch.cursor, END, end_wall=told) is not None:
+            # Those groups were left, that let it in.
+            self.verdict.counts["revoked_of_groups"] += 1
+            return
         if epoch.reason == "expired" and self._a_grant_ran_out(told):
             # Renewed in time, but the renewal had not come through the stream yet: closed is safe.
             return
         self._complain("unjustified_revoke", f"$revoked {epoch.reason}, but a grant was in force all along")
+
+    def _left_groups(self) -> None:
+        """Two intervals after being taken out of a group, nobody is in a room that it alone let them into."""
+        epoch = self.epoch
+        for left in self.groups.lost(epoch.began, END_OF_TIME if epoch.ended is None else epoch.ended):
+            due = self.groups.deadline(left)
+            told = due + _EVICTION_TIME
+            last = max((entry.at for entry in self.connection.entries), default=0.0)
+            if epoch.began > due or (epoch.ended or last) <= told:
+                continue
+            self.verdict.counts["judged_after_groups"] += 1
+            if not self._could_see(self.recording.wall(due), self.recording.wall(told)):
+                self._complain(
+                    "kept_after_group_removal",
+                    f"still in {epoch.ended or last:.1f}, out of the group since {left:.1f}, due at {due:.1f}",
+                )
+
+    def _could_see(self, begin: float, end: float) -> bool:
+        """Whether a grant of somebody the client still was allowed anything at any moment between these."""
+        room = self.epoch.room
+        subjects = self.groups.possible(begin + 0.001)
+        before, behind = f"82{int(begin) - 1:08X}", f"82{int(end) + 1:08X}"
+        grants = [
+            *self.world.held(room, subjects, before),
+            *self.world.changes(room, subjects, before, behind),
+        ]
+        return any(grant.in_force(begin - 1) or grant.in_force(end) for grant in grants)
 
     def _a_grant_ran_out(self, by: float) -> bool:
         epoch = self.epoch
@@ -337,20 +404,25 @@ def _tells(delivered: Delivered, event: Event) -> bool:
         and meta.get("truncated") == [dict(item) for item in event.truncated]
         and ("txn" in meta) == event.txn
         and isinstance(meta.get("at"), dict)
-        and meta.keys() <= {"op", "id", "at", "removed", "truncated", "txn"}
+        and meta.get("_id") == event.identifier
+        and meta.keys() <= {"op", "id", "at", "removed", "truncated", "txn", "_id"}
     )
 
 
 def _check_refusal(
-    recording: Recording, world: World, connection: Connection, refusal: Refusal, verdict: Verdict
+    recording: Recording,
+    world: World,
+    refusal: Refusal,
+    verdict: Verdict,
+    groups: Groups,
 ) -> None:
     """Nobody is kept out who held a grant all the time."""
     verdict.counts[f"refused_{refusal.code}"] += 1
     if refusal.code != "forbidden":
         return
-    subjects = connection.who.subjects
     since = recording.wall(refusal.asked_at) - _STALE
     until = recording.wall(refusal.at)
+    subjects = groups.certain(since, until)
     changes = [grant for grant in world.changes(refusal.room, subjects, "", END) if since <= grant.wall <= until]
     begin = world.changes(refusal.room, subjects, "", END)
     before = [grant.token for grant in begin if grant.wall < since]
@@ -361,7 +433,7 @@ def _check_refusal(
         return
     if world.broken(refusal.room, subjects, position, last, end_wall=until) is None:
         verdict.violations.append(
-            Violation("wrongly_refused", _place(connection, refusal.room), "forbidden, in spite of a grant")
+            Violation("wrongly_refused", _place(groups.connection, refusal.room), "forbidden, in spite of a grant")
         )
 
 
@@ -404,3 +476,17 @@ def _check_writes(writes: Sequence[Write], world: World, verdict: Verdict) -> No
         elif write.outcome == "nothing" and happened and write.op != "delete":
             what = f"{write.op} {write.marker} was refused and has happened"
             verdict.violations.append(Violation("ghost_write", write.collection, what))
+
+
+def _check_imports(recording: Recording, world: World, verdict: Verdict) -> None:
+    """An import writes nothing later than an interval and a batch after its right was taken away."""
+    for each in recording.imports:
+        verdict.counts["imports"] += 1
+        last = world.written.get((each.tenant, each.name))
+        if last is None:
+            continue
+        verdict.counts["imports_that_wrote"] += 1
+        late = last - recording.wall(each.cut)
+        if late > recording.interval + _BATCH_TIME:
+            what = f"wrote {late:.1f} s after {each.why}, and was answered {each.answer!r}"
+            verdict.violations.append(Violation("import_outlived", f"{each.tenant} {each.name}", what))

@@ -32,6 +32,10 @@ from rig.link import Link
 from rig.provider import AUDIENCE, HOST, Provider
 
 TENANTS = ("acme", "globex")
+IMPORTING = "initech"
+"""A tenant that nobody is connected to, so that it can be suspended."""
+INTERVAL = 5
+"""`introspection_interval`, seconds."""
 COLLECTIONS: Mapping[str, Literal["_id", "uuid"]] = {"notes": "_id", "test": "uuid"}
 _READY = 60.0
 _OPTIONS: Mapping[str, Any] = {
@@ -168,6 +172,7 @@ class Deployment:
         workers: how many processes each of them has.
         members: of the replica set.
         heartbeat_ms: how often the servers' drivers ask the members how they are; None leaves that to the driver.
+        mongodb_options: further options of the servers' connection string.
         changes: further settings of the servers, by their name in lower case.
     """
 
@@ -179,6 +184,7 @@ class Deployment:
         workers: int = 1,
         members: int = 3,
         heartbeat_ms: int | None = None,
+        mongodb_options: str = "",
         **changes: Any,
     ) -> None:
         self.folder = folder
@@ -191,9 +197,10 @@ class Deployment:
         )
         self.provider = Provider(ports[members])
         self.control = f"control_{secrets.token_hex(3)}"
-        self.databases = {slug: f"{self.control}_{slug}" for slug in TENANTS}
+        self.databases = {slug: f"{self.control}_{slug}" for slug in (*TENANTS, IMPORTING)}
         self._changes = {"workers": workers, **changes}
-        self._uri = self.mongodb.uri + (f"&heartbeatFrequencyMS={heartbeat_ms}" if heartbeat_ms else "")
+        heartbeat = f"heartbeatFrequencyMS={heartbeat_ms}" if heartbeat_ms else ""
+        self._uri = "&".join(part for part in (self.mongodb.uri, heartbeat, mongodb_options) if part)
         self.processes = [
             Process(
                 "ab"[index] if servers <= 2 else str(index),
@@ -222,7 +229,7 @@ class Deployment:
             "oauth_introspection_url": f"{self.provider.issuer}/introspect",
             "oauth_timeout": 1,
             "introspection_cache": 5,
-            "introspection_interval": 5,
+            "introspection_interval": INTERVAL,
             "history_window": 120,
             "socket_queue_bytes": 65536,
             "stream_lag_bound": 5,

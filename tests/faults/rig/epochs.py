@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rig.recording import Answered, Asked, Connection, Delivered, Room, Told
+from rig.recording import Answered, Asked, Connection, Delivered, Forgery, Room, Told
 
 Kind = Literal["join", "resume", "resync"]
 End = Literal["open", "left", "revoked", "resync", "rejoin", "refused", "closed"]
@@ -29,7 +29,7 @@ REASONS = {
                 "grants_dropped",
                 "event_unreadable",
             ),
-            *("access", "ambiguous_path"),
+            *("access", "ambiguous_order", "ambiguous_path"),
         }
     ),
 }
@@ -63,6 +63,7 @@ class Epoch:
     reason: str = ""
     ended: float | None = None
     last_known: str = ""
+    forged: Forgery = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +147,12 @@ class Reader:
         for uuid, refusal in refused.items():
             self._end(uuid, "refused", answer.at)
             self.refusals.append(Refusal(self._room(uuid), refusal.get("code"), asked.at, answer.at))
-            if refusal.get("code") not in REFUSALS:
+            if refusal.get("code") not in REFUSALS | ({"invalid_cursor"} if asked.forged else set()):
                 self._complain("malformed", f"refused with {refusal}")
         for uuid, given in joined.items():
             self._end(uuid, "rejoin", answer.at)
+            if asked.forged == "made_up" and "resumed" in given:
+                self._complain("forged_cursor", f"{asked.since} was made up, and {given['resumed']} are replayed")
             if self._well_formed_join(asked, given):
                 self._begin(_joined(self._room(uuid), asked, answer.at, given))
 
@@ -209,6 +212,8 @@ class Reader:
         elif told.name == "$goaway":
             self._check_control(told, {"reason", "within_ms"})
             self._gone = self._gone or body.get("within_ms") == 0
+        elif told.name == "$ticket":
+            self._check_control(told, {"ticket"})
         elif told.name == "$expiring":
             self._check_control(told, {"at"})
         else:
@@ -234,6 +239,7 @@ def _joined(room: Room, asked: Asked, at: float, given: Mapping[str, Any]) -> Ep
         given.get("resumed"),
         given.get("snapshot"),
         asked.collections,
+        forged=asked.forged,
     )
 
 

@@ -15,11 +15,17 @@ from livedocs import config
 from livedocs.model import Tenant
 from livedocs.store.connection import connect
 from livedocs.store.tenants import Tenants
-from rig.deployment import Deployment
+from rig.deployment import INTERVAL, Deployment
+from rig.groups import INTERVALS
+from rig.imports import WHYS, Importer
 from rig.people import Person
 from rig.provider import Mode
 from rig.recording import Connection, Fault, Recording, Who
 from rig.wire import Refused, Wire
+
+GROUPS = ("staff", "crew")
+"""What people may be in."""
+_MOVES = 8
 
 Act = Callable[["Nemesis"], Awaitable[str]]
 
@@ -274,6 +280,38 @@ async def new_tenant(nemesis: Nemesis) -> str:
     return slug
 
 
+async def change_groups(nemesis: Nemesis) -> str:
+    """The provider takes some out of a group and puts others into one; then that gets the time it may take."""
+    moves = []
+    for person in nemesis.rng.sample(list(nemesis.people), len(nemesis.people)):
+        if len(moves) == _MOVES:
+            break
+        if person.groups:
+            group = nemesis.rng.choice(person.groups)
+            person.leave(group)
+            moves.append(f"-{group}")
+        else:
+            group = nemesis.rng.choice(GROUPS)
+            person.enter(group)
+            moves.append(f"+{group}")
+    await asyncio.sleep(INTERVALS * INTERVAL + 3)
+    return " ".join(moves)
+
+
+async def cut_imports(nemesis: Nemesis) -> str:
+    """Imports run while their token is revoked, their user leaves the group, their tenant is suspended."""
+    deployment, number = nemesis.deployment, nemesis.rng.randrange(10**9)
+    answers = await asyncio.gather(
+        *(
+            Importer(deployment, nemesis.recording, why, f"import{number}{why}").run(
+                nemesis.rng.choice(deployment.processes)
+            )
+            for why in WHYS
+        )
+    )
+    return ", ".join(answers)
+
+
 FAULTS: dict[str, Act] = {
     "kill_primary": kill_primary,
     "freeze_primary": freeze_primary,
@@ -293,4 +331,6 @@ FAULTS: dict[str, Act] = {
     "provider_slow": _provider("slow"),
     "provider_wrong_shape": _provider("wrong_shape"),
     "new_tenant": new_tenant,
+    "change_groups": change_groups,
+    "cut_imports": cut_imports,
 }

@@ -33,9 +33,27 @@ class Who:
         return frozenset({self.subject, "tenant:*", *(f"group:{name}" for name in self.groups)})
 
 
+@dataclass(slots=True)
+class Membership:
+    """Somebody was in a group at the OAuth provider.
+
+    Attributes:
+        began: monotonic seconds; 0 for somebody who was in it from the start.
+        ended: None while it lasts.
+    """
+
+    group: str
+    began: float = 0.0
+    ended: float | None = None
+
+
+Forgery = Literal["", "made_up", "borrowed"]
+"""Of a cursor: none, or one that no server has given out, or one that another user was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """JoinRoom or LeaveRoom was sent; `number` is the acknowledgement's."""
+    """JoinRoom or LeaveRoom was sent; `number` is the acknowledgement's. `forged` says it of `since`."""
 
     at: float
     number: int
@@ -44,6 +62,7 @@ class Asked:
     since: str | None = None
     snapshot: bool = False
     collections: tuple[str, ...] | None = None
+    forged: Forgery = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,7 @@ class Connection:
     Attributes:
         process: the server process it reached, a new name for each incarnation.
         ended: when it ended; None: it was still open when the run was over, and had been given time.
+        memberships: in groups, of whoever holds the socket, whenever they were; empty: those of `who`, all along.
     """
 
     number: int
@@ -93,6 +113,28 @@ class Connection:
     entries: list[Entry] = field(default_factory=list)
     ended: float | None = None
     why: str = ""
+    memberships: list[Membership] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Import:
+    """An import whose right was taken away while it ran.
+
+    Attributes:
+        name: what its markers begin with, before a colon.
+        why: what took the right away.
+        cut: when that had happened.
+        ended: when the server had ended it; None when it never did.
+        answer: how the server's answer begins.
+    """
+
+    name: str
+    tenant: str
+    why: str
+    began: float
+    cut: float = 0.0
+    ended: float | None = None
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +172,7 @@ class Recording:
     Attributes:
         epoch: what to add to a monotonic time for seconds since the epoch.
         complaints: what a fault itself found wrong while it lasted.
+        interval: the servers' introspection interval, seconds.
     """
 
     epoch: float
@@ -138,6 +181,8 @@ class Recording:
     grants: list[Write] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    imports: list[Import] = field(default_factory=list)
+    interval: float = 5.0
 
     def wall(self, at: float) -> float:
         """A monotonic time as seconds since the epoch."""

@@ -17,17 +17,17 @@ from pymongo.errors import PyMongoError
 
 from rig import truth
 from rig.checker import Verdict, check
-from rig.deployment import COLLECTIONS, TENANTS, Deployment
+from rig.cursors import opened, sealing
+from rig.deployment import COLLECTIONS, INTERVAL, TENANTS, Deployment
 from rig.load import Granter, Writer
-from rig.nemesis import Nemesis
+from rig.nemesis import GROUPS, Nemesis
 from rig.people import Person
-from rig.recording import Recording, Who
+from rig.recording import Recording, Room, Who
 from rig.world import World
 
 # Seconds until everyone is back after the last fault, at most.
 _PATIENCE = 45.0
 _USERS = 5
-_GROUPS = ("staff", "crew")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Trial:
         self._sizes = sizes
         self._rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._rooms = [UUID(int=self._rng.getrandbits(128), version=4) for _ in range(sizes.rooms)]
-        self.recording = Recording(epoch=time.time() - time.monotonic())
+        self.recording = Recording(epoch=time.time() - time.monotonic(), interval=INTERVAL)
 
     async def run(self, faults: Sequence[str], *, pause: float = 1.0) -> Outcome:
         """Strike these faults one after the other under load, then check everything."""
@@ -90,6 +90,8 @@ class Trial:
             end = await asyncio.to_thread(truth.now, client)
             databases = {deployment.control: None} | {name: slug for slug, name in deployment.databases.items()}
             commits = await asyncio.to_thread(truth.read, client, begin, end, databases, ["acl", *COLLECTIONS])
+            # The oplog knows positions, the recording cursors.
+            self.recording = opened(self.recording, sealing(client[deployment.control]["keys"]))
         world = World(commits, COLLECTIONS)
         return Outcome(self.recording, world, check(self.recording, world))
 
@@ -100,16 +102,26 @@ class Trial:
         people: list[Person] = []
         writers: list[Writer] = []
         granters: list[Granter] = []
+        heard: dict[Room, list[str]] = {}
         for tenant in TENANTS:
-            subjects = [*(f"user:u{number}" for number in range(_USERS)), *(f"group:{name}" for name in _GROUPS)]
+            subjects = [*(f"user:u{number}" for number in range(_USERS)), *(f"group:{name}" for name in GROUPS)]
             for index in range(sizes.people):
-                groups = tuple(name for name in _GROUPS if rng.random() < 0.3)
+                groups = tuple(name for name in GROUPS if rng.random() < 0.3)
                 who = Who(tenant, f"user:u{index % _USERS}", groups)
                 wanted = rng.sample(names, max(1, len(names) * 2 // 3))
                 ttl = 15 if index == 0 else 7200
                 own = random.Random(rng.getrandbits(64))  # noqa: S311
                 people.append(
-                    Person(self._deployment, self.recording, who, rooms=wanted, rng=own, numbers=numbers, ttl=ttl)
+                    Person(
+                        self._deployment,
+                        self.recording,
+                        who,
+                        rooms=wanted,
+                        rng=own,
+                        numbers=numbers,
+                        ttl=ttl,
+                        heard=heard,
+                    )
                 )
             for index in range(sizes.writers):
                 own = random.Random(rng.getrandbits(64))  # noqa: S311

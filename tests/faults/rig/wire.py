@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from rig import link
-from rig.recording import Answered, Asked, Connection, Delivered, Entry, Told
+from rig.recording import Answered, Asked, Connection, Delivered, Entry, Forgery, Told
 
 HOST = "127.0.0.1"
 _MOST = 64 * 2**20
@@ -89,18 +89,23 @@ class Wire:
         since: str | None = None,
         snapshot: bool = False,
         collections: tuple[str, ...] | None = None,
+        forged: Forgery = "",
+        ticket: Any = None,
         limit: float = 15,
     ) -> Any:
         """JoinRoom. Returns the acknowledgement, or None when the socket has ended."""
         options: dict[str, Any] = {}
         if since is not None:
             options["since"] = since
+        if ticket is not None:
+            options["ticket"] = ticket
         if snapshot:
             options["snapshot"] = True
         if collections is not None:
             options["collections"] = list(collections)
         number = next(self._numbers)
-        self._record(Asked(time.monotonic(), number, "JoinRoom", tuple(uuids), since, snapshot, collections))
+        asked = Asked(time.monotonic(), number, "JoinRoom", tuple(uuids), since, snapshot, collections, forged)
+        self._record(asked)
         return await self._ask(number, ["JoinRoom", list(uuids), *([options] if options else [])], limit)
 
     async def leave(self, uuids: Sequence[str], *, limit: float = 15) -> Any:

@@ -57,6 +57,8 @@ class Event:
     removed: Sequence[str]
     truncated: Sequence[Mapping[str, Any]]
     txn: bool
+    identifier: Any = None
+    """The document's `_id` as the wire shows it, where the collection's key is another field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class World:
         self._keys = keys
         self.events: dict[Room, list[Event]] = {}
         self.markers: set[tuple[str, str]] = set()
+        # When each marker was last written, for those with a name before a colon.
+        self.written: dict[tuple[str, str], float] = {}
         self.deletes: dict[tuple[str, str, str], int] = {}
         self.tokens: dict[str, set[Room]] = {}
         self.count = 0
@@ -132,6 +136,8 @@ class World:
         marker = (commit.document or commit.updated).get("w")
         if marker is not None:
             self.markers.add((tenant, str(marker)))
+            name = str(marker).partition(":")[0]
+            self.written[tenant, name] = max(commit.wall, self.written.get((tenant, name), 0.0))
         if commit.op == "delete":
             self.deletes[identity] = self.deletes.get(identity, 0) + 1
         self._tell(commit, before.uuid, uuid, document)
@@ -168,6 +174,7 @@ class World:
             tuple(commit.removed) if is_update else (),
             tuple(commit.truncated) if is_update else (),
             commit.txn,
+            None if self._keys[commit.collection] == "_id" else wire(commit.document_id),
         )
         self.events.setdefault(room, []).append(event)
         self.tokens.setdefault(commit.token, set()).add(room)
