@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import shutil
@@ -19,6 +18,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "how-to" / "browser-app.md"
 PACKAGES = ROOT / "frontend" / "node_modules"
+# So that a test can break one off.
+HOLD_SOCKETS = """
+window.sockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...all) {
+    super(...all);
+    window.sockets.push(this);
+  }
+};
+"""
 
 
 def source(title):
@@ -57,13 +66,18 @@ class Place:
         return uuid
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def place(start_server, oauth):
+    """Serve a folder. The provider sends browsers back to one address, so the server ends with its test."""
+    servers = []
+
     def serve(folder):
-        server = start_server(oauth.server_port, frontend_dir=folder)
+        servers.append(server := start_server(oauth.server_port, frontend_dir=folder))
         return Place(server, server.url, {f"localhost:{server.port}", f"localhost:{oauth.port}"})
 
-    return serve
+    yield serve
+    for server in servers:
+        server.stop()
 
 
 async def log_in(person):
@@ -71,13 +85,8 @@ async def log_in(person):
     await person.page.locator(f'button[name="user"][value="{person.name}"]').click()
 
 
-async def leave(person, where):
-    """The provider sends browsers back to one address: the next page gets it."""
-    await person.page.close()
-    await asyncio.to_thread(where.server.stop)
-
-
-async def test_the_page_with_socket_ios_client_alone(people, place, tmp_path):
+# The people leave before their place does: fixtures end in reverse.
+async def test_the_page_with_socket_ios_client_alone(place, people, tmp_path):
     for name in ("index.html", "app.js"):
         (tmp_path / name).write_text(source(name))
     shutil.copy(PACKAGES / "socket.io-client" / "dist" / "socket.io.esm.min.js", tmp_path)
@@ -87,6 +96,7 @@ async def test_the_page_with_socket_ios_client_alone(people, place, tmp_path):
 
     bob = await people(at=where)
     bob.name = "bob"
+    await bob.page.add_init_script(HOLD_SOCKETS)
     await bob.page.goto(f"{where.url}/?uuid={uuid}")
     await bob.page.get_by_role("link", name="Log in").click()
     await log_in(bob)
@@ -96,7 +106,26 @@ async def test_the_page_with_socket_ios_client_alone(people, place, tmp_path):
     await expect(lines.nth(1)).to_have_text(f'notes replace {{"uuid":"{uuid}","title":"hello, bob"}}')
     await where.ask("DELETE", f"/v1/grants/{uuid}/user:bob")
     await expect(lines.nth(2)).to_have_text("no longer: revoked")
-    await leave(bob, where)
+
+    # The token has ended while the computer slept: the session goes on.
+    await where.ask("PUT", f"/v1/grants/{uuid}/user:bob", {"role": "reader"})
+    await bob.page.context.clear_cookies(name="livedocs_token")
+    await bob.page.evaluate("sockets.at(-1).close()")
+    await where.ask("PUT", f"/v1/docs/notes/{uuid}", {"title": "good morning"})
+    await expect(lines.last).to_contain_text("good morning")
+
+    # Logged out in another tab: nothing of it stays.
+    other = await bob.page.context.new_page()
+    await other.goto(where.url)
+    await other.evaluate("""fetch("/auth/logout", {method: "POST", headers: {"X-Requested-With": "app"}})""")
+    await expect(bob.page.get_by_role("link", name="Log in")).to_be_visible()
+    await expect(lines).to_have_count(0)
+    await other.close()
+    # Chromium says so of each handshake that is refused, and of a refresh: the page may hear of the logout from its
+    # socket before the other tab has lost its cookies.
+    refused = re.compile(r"Authentication failed|status of 401")
+    assert all(refused.search(complaint) for complaint in bob.complaints), bob.complaints
+    bob.complaints.clear()
 
 
 @pytest.fixture
@@ -117,7 +146,7 @@ def built(tmp_path):
     return tmp_path / "dist"
 
 
-async def test_the_page_with_the_client_library(people, place, built):
+async def test_the_page_with_the_client_library(place, people, built):
     where = place(built)
     uuid = await where.create("hello")
 
@@ -131,4 +160,3 @@ async def test_the_page_with_the_client_library(people, place, built):
     await expect(output).to_have_text(f'{{"notes":[{{"uuid":"{uuid}","title":"hello","done":true}}]}}')
     await where.ask("DELETE", f"/v1/grants/{uuid}/user:bob")
     await expect(output).to_have_text("This is not yours to see.")
-    await leave(bob, where)

@@ -171,11 +171,21 @@ async def test_a_logout_ends_every_window_of_the_session(people):
     await other.goto(f"{alice.url}/#{uuid}")
     await expect(other.get_by_test_id("status")).to_have_attribute("data-state", "live")
     await alice.page.get_by_role("button", name="Log out").click()
-    await expect(other.get_by_test_id("status")).to_have_attribute("data-state", "expired")
-    await alice.page.goto(alice.url)
+    # Nothing of the document stays on a screen that the next person may see.
+    await expect(other.get_by_test_id("hero-notice")).to_have_text("You have been logged out.")
+    await expect(other.get_by_text("Open twice")).to_be_hidden()
     await expect(alice.page.get_by_role("link", name="Log in")).to_be_visible()
     cookies = [cookie["name"] for cookie in await alice.context.cookies(alice.url)]
     assert "livedocs_token" not in cookies
+
+
+async def test_a_login_that_is_cancelled_ends_on_the_page_which_says_so(people):
+    guest = await people()
+    await guest.page.goto(guest.url)
+    await guest.page.get_by_role("link", name="Log in").click()
+    await guest.page.get_by_role("button", name="Cancel").click()
+    await expect(guest.page.get_by_test_id("hero-notice")).to_have_text("The login was cancelled.")
+    assert guest.page.url == f"{guest.url}/"
 
 
 async def test_the_token_is_out_of_reach_of_the_page_and_the_policy_is_strict(people):

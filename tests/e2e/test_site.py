@@ -138,7 +138,8 @@ async def search(page, words, found):
     box = page.get_by_role("textbox", name="Search")
     for attempt in range(20):
         await box.fill("")
-        await box.fill(words)
+        # Key by key: the page may miss a text that is there at once, in place of another.
+        await box.press_sequentially(words)
         with contextlib.suppress(TimeoutError):
             await found.wait_for(timeout=2000 + 500 * attempt)
             return
