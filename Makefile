@@ -6,7 +6,7 @@
 # Given on the command line or in the environment; scripts/demo has the defaults.
 export PORT OAUTH_PORT MONGO_PORT FRESH
 
-.PHONY: help setup demo test soak docs lint fmt lock clean bench load
+.PHONY: help setup demo test soak docs lint fmt lock clean bench compare load
 
 help:
 	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,10 @@ setup:
 bench: setup
 	@npm --prefix bench/peers/node ci --silent --no-progress
 	@.venv/bin/python bench/run.py $(if $(QUICK),--quick) $(ARGS)
+
+## make compare BASE=PATH   this checkout against another one, paired rounds, 18 minutes; ARGS="--rounds 3"
+compare: setup
+	@.venv/bin/python bench/compare.py --base $(BASE) $(ARGS)
 
 ## make load    import a million documents with interruptions and count them, about a quarter of an hour; DOCUMENTS=20000: fewer
 load: setup

@@ -89,6 +89,8 @@ class Surroundings:
             # The whole load comes from one address, and some of it from one user.
             "max_sockets_per_tenant": 20000,
             "max_sockets_per_address": 20000,
+            "max_connections_per_address": 5000,
+            "limit_connections_per_address": 0,
             **{
                 f"limit_{kind}_per_{scope}": 0
                 for kind in ("handshakes", "joins", "events", "requests")

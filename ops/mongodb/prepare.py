@@ -11,6 +11,9 @@ Environment:
     MONGO_REPLICA_SET: name of the set, default `rs0`.
     MONGO_ROOT_PASSWORD, MONGO_SERVER_PASSWORD, MONGO_VIEWER_PASSWORD: of the users root, livedocs and viewer.
     LIVEDOCS_CONTROL_DATABASE: default `livedocs`.
+    PRE_IMAGE_SECONDS: consent to let pre-images expire, after so many seconds. It is a parameter of the whole
+        cluster (`changeStreamOptions`), which other applications that read pre-images share: without this variable
+        it is left alone, and a value that is there already is never changed.
     TENANT_DATABASES: databases of the tenants, with commas or spaces between.
 
 Source: MongoDB manual, "Deploy Self-Managed Replica Set With Keyfile Authentication" and "Localhost Exception".
@@ -52,6 +55,7 @@ class Plan:
     passwords: Mapping[str, str] = field(repr=False)
     control: str
     tenants: Sequence[str]
+    pre_image_seconds: int | None = None
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Plan:
@@ -84,17 +88,32 @@ class Plan:
             },
             control=control,
             tenants=tenants,
+            pre_image_seconds=_seconds(environ.get("PRE_IMAGE_SECONDS", "").strip()),
         )
+
+
+def _seconds(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
+        raise PreparationFailed("PRE_IMAGE_SECONDS is a whole number of seconds, such as 3600")
+    return int(text)
 
 
 def privileges(entries: Sequence[Mapping[str, Any]], control: str, tenants: Sequence[str]) -> list[dict[str, Any]]:
     """A role of `roles.json` as MongoDB takes it: `$control` and `$tenant` replaced by the databases' names."""
     names = {"$control": [control], "$tenant": tenants}
     return [
-        {"resource": {**entry["resource"], "db": database}, "actions": entry["actions"]}
+        {"resource": resource, "actions": entry["actions"]}
         for entry in entries
-        for database in names.get(entry["resource"]["db"], [entry["resource"]["db"]])
+        for resource in _resources(entry["resource"], names)
     ]
+
+
+def _resources(resource: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    if "db" not in resource:
+        return [dict(resource)]
+    return [{**resource, "db": database} for database in names.get(resource["db"], [resource["db"]])]
 
 
 def _initiate(local: MongoClient[dict[str, Any]], plan: Plan) -> bool:
@@ -175,6 +194,20 @@ def _set_users(client: MongoClient[dict[str, Any]], plan: Plan, users: Mapping[s
         client.admin.command("updateUser" if known else "createUser", name, pwd=plan.passwords[name], roles=roles)
 
 
+def _expire_pre_images(client: MongoClient[dict[str, Any]], wanted: int | None) -> str:
+    """Let pre-images expire, with consent and unless somebody has decided already; what to say of it."""
+    reply = client.admin.command({"getClusterParameter": "changeStreamOptions"})
+    found = reply["clusterParameters"][0]["preAndPostImages"]["expireAfterSeconds"]
+    if found != "off":
+        kept = f" (PRE_IMAGE_SECONDS={wanted} changes nothing)" if wanted not in (None, found) else ""
+        return f"pre-images: expire after {found} s, as set before{kept}"
+    if wanted is None:
+        return "pre-images: do not expire by age and may fill the disk; set PRE_IMAGE_SECONDS to let them"
+    options = {"preAndPostImages": {"expireAfterSeconds": wanted}}
+    client.admin.command({"setClusterParameter": {"changeStreamOptions": options}})
+    return f"pre-images: expire after {wanted} s"
+
+
 def prepare(plan: Plan, say: Any = print) -> None:
     """Bring the replica set to the plan.
 
@@ -193,6 +226,7 @@ def prepare(plan: Plan, say: Any = print) -> None:
     with _as_root(plan) as client:
         _set_roles(client, plan, wanted["roles"])
         _set_users(client, plan, wanted["users"])
+        say(_expire_pre_images(client, plan.pre_image_seconds))
     say(f"roles and users: set, for {plan.control} and the tenants {', '.join(plan.tenants) or '(none yet)'}")
 
 

@@ -71,7 +71,8 @@ async def test_a_person_logs_in_renews_creates_and_logs_out_in_a_browser(oidc_pr
         status, said = await page.evaluate(CALL, ["/auth/logout", "POST"])
         assert status == 200
         assert said["post_logout_redirect"].startswith(f"{oidc_provider.issuer}/session/end?")
-        await expect(page.get_by_test_id("status")).to_have_attribute("data-state", "expired", timeout=PATIENCE)
+        notice = page.get_by_test_id("hero-notice")
+        await expect(notice).to_have_text("You have been logged out.", timeout=PATIENCE)
         status, session = await page.evaluate(CALL, ["/auth/session", "GET"])
         assert session["authenticated"] is False
         await browser.close()

@@ -16,14 +16,14 @@ from livedocs.errors import AuthUnavailable, InvalidToken, LoginFailed
 
 async def log_in(parts, user="alice"):
     """What a browser does: there, through the provider's own forms, and back. The query and the sealed attempt."""
-    url, sealed = await parts.login.begin("/")
+    begun = await parts.login.begin("/")
     async with httpx.AsyncClient(trust_env=False) as browser:
-        answer = await browser.get(url)
+        answer = await browser.get(begun.url)
         for _ in range(12):
             if answer.is_redirect:
                 target = urljoin(str(answer.url), answer.headers["Location"])
                 if urlsplit(target).path == "/auth/callback":
-                    return dict(parse_qsl(urlsplit(target).query)), sealed
+                    return dict(parse_qsl(urlsplit(target).query)), begun.sealed
                 answer = await browser.get(target)
             else:
                 assert answer.status_code == 200, answer.text
@@ -47,7 +47,7 @@ async def test_the_way_back_is_good_once_and_for_its_own_browser_only(oidc_provi
     parts = rely(oidc_provider)
     query, sealed = await log_in(parts)
     assert query["iss"] == oidc_provider.issuer
-    _, other = await parts.login.begin("/")
+    other = (await parts.login.begin("/")).sealed
     for answer, attempt in ((query, other), ({**query, "iss": "http://evil.example"}, sealed)):
         with pytest.raises(LoginFailed):
             await parts.login.finish(answer, attempt)
