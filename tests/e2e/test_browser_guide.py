@@ -121,8 +121,8 @@ async def test_the_page_with_socket_ios_client_alone(place, people, tmp_path):
     await expect(bob.page.get_by_role("link", name="Log in")).to_be_visible()
     await expect(lines).to_have_count(0)
     await other.close()
-    # Chromium says so of each handshake that is refused, and of a refresh: the page may hear of the logout from its
-    # socket before the other tab has lost its cookies.
+    # Chromium says so of each handshake that is refused, and of a refresh: the page may hear of the logout from
+    # its socket before the other tab has lost its cookies.
     refused = re.compile(r"Authentication failed|status of 401")
     assert all(refused.search(complaint) for complaint in bob.complaints), bob.complaints
     bob.complaints.clear()
