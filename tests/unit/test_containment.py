@@ -313,6 +313,7 @@ async def test_nobody_waits_for_a_large_change_for_ever(fed, monkeypatch):
     monkeypatch.setattr(fed.listener, "unprepared", lambda change: not ready.is_set())
     monkeypatch.setattr(fed.listener, "prepare", prepare, raising=False)
     monkeypatch.setattr("livedocs.changes.normalise.is_heavy", lambda raw: b"large" in raw)
+    monkeypatch.setattr("livedocs.changes.feed._FEW", 0)  # so few bytes are not heavy
 
     async def heard(count):
         async with asyncio.timeout(5):

@@ -362,6 +362,59 @@ async def test_of_two_changes_whose_cursors_do_not_show_their_order_the_second_i
 GLOBEX = Tenant("globex", "globex_db", {"notes": "_id"})
 
 
+def changed(second, document_id):
+    description = {"updatedFields": {"a": 1}, "removedFields": [], "truncatedArrays": []}
+    return event(second, "update", "test", documentKey={"_id": document_id}, updateDescription=description)
+
+
+def created(second, document_id, uuid):
+    document = {"_id": document_id, "uuid": uuid}
+    return event(second, collection="test", documentKey={"_id": document_id}, fullDocument=document)
+
+
+async def in_one_turn(fed, *events):
+    """What is heard of a batch in the turn of the loop that it is read in."""
+    fed.stream.queue.put_nowait(Batch(events, bson.decode(events[-1])["_id"]["_data"]))
+    await asyncio.sleep(0)
+    return len(fed.listener.heard)
+
+
+async def test_a_few_changes_are_told_in_the_turn_they_are_read_in(fed):
+    own = ObjectId()
+    assert await in_one_turn(fed, insert(1), granted(2), created(3, own, OTHER), changed(4, own)) == 4
+    assert fed.feed.position == token(4)
+    # Many go by lanes, so that other tenants have their turns.
+    assert await in_one_turn(fed, *(insert(second) for second in range(5, 10))) == 4
+    await fed.taken()
+    assert fed.seen == [token(second) for second in range(1, 10)]
+
+
+async def test_what_has_to_be_looked_up_and_what_comes_behind_it_wait_in_the_lane(fed):
+    own = ObjectId()
+    fed.finder.known[own], fed.finder.failures = OTHER, 1
+    assert await in_one_turn(fed, changed(1, own)) == 0
+    await fed.taken()
+    # Behind its tenant's lane, and ahead of nobody's.
+    assert await in_one_turn(fed, insert(2)) == 0
+    async with asyncio.timeout(5):
+        while len(fed.seen) < 2:
+            await asyncio.sleep(0.01)
+    assert fed.seen == [token(1), token(2)]
+
+
+async def test_one_of_a_few_that_cannot_be_told_costs_its_tenant_alone(fed, monkeypatch):
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(fed.history, "append", fail)
+    await fed.give(insert(1))
+    assert fed.seen == [("event_unreadable", "acme")]
+    assert not fed.history.covers(cursor.before(at(1)), "acme")
+    monkeypatch.undo()
+    await fed.give(insert(2))
+    assert fed.seen[1:] == [token(2)]
+
+
 def of_globex(second, uuid=OTHER):
     key = {"_id": uuid}
     return event(second, database="globex_db", documentKey=key, fullDocument=key)

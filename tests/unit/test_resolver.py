@@ -60,7 +60,8 @@ def event(
     }
     known = uuid is not None if settled is None else settled
     raw = bson.encode(change, codec_options=CODEC)
-    return Unresolved(TENANT, collection, op, change, raw, uuid, before, known)
+    image = bson.encode({"_id": document_id, "uuid": before}, codec_options=CODEC) if before else None
+    return Unresolved(TENANT, collection, op, change, raw, uuid, known, image=image)
 
 
 async def rooms(resolver: Resolver, *events: Unresolved) -> list[tuple[str, UUID]]:
@@ -115,8 +116,7 @@ async def test_a_delete_that_nothing_explains_is_dropped_and_counted_never_guess
 
 async def test_a_collection_whose_deletes_lack_a_pre_image_is_named_in_the_log_once_until_it_may_be_another():
     resolver = Resolver(Finder())
-    imaged = event("delete", 1)
-    imaged.change["fullDocumentBeforeChange"] = {"_id": 1}
+    imaged = event("delete", 1)._replace(image=bson.encode({"_id": 1}))
     nameless = event("insert", 2, settled=True)
     with structlog.testing.capture_logs() as logs:
         # Documents without a UUID: their deletes have no room, and the collection is in order.

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
 from typing import Protocol
 
 from bson.timestamp import Timestamp
@@ -38,12 +39,14 @@ from livedocs.errors import InvalidCursor
 
 MOST_CHARACTERS = 160
 """Length of a cursor that is looked at; those given out have at most 142."""
+TIME_ENDS = 18
+"""Characters of a position that tell its cluster time."""
 
 _FORM = "a"
 _CURSOR = re.compile(_FORM + r"([0-9A-F]{16}(?:[0-9A-F]{2}){0,18})-([A-Za-z0-9_-]{88})\Z")
 # After every event of its cluster time: events go on with "2B", and no KeyString type byte sorts past "FF".
 _AFTER = "FF"
-_TIMESTAMP, _TIME_ENDS = "82", 18
+_TIMESTAMP = "82"
 # KeyString's types of the number zero and of positive integers of 1 to 8 bytes.
 _ZERO, _ONE_BYTE, _EIGHT_BYTES = 0x29, 0x2B, 0x32
 # Of the rest, so much is kept; a document with a UUID for its `_id` has 47 bytes.
@@ -73,14 +76,15 @@ def before(at: Timestamp) -> str:
     return f"{_TIMESTAMP}{at.time:08X}{at.inc:08X}"
 
 
+@lru_cache(maxsize=64)
 def cluster_time(position: str) -> Timestamp:
-    """The cluster time a position lies at."""
+    """The cluster time a position lies at; one object for all who ask about one position."""
     return Timestamp(int(position[2:10], 16), int(position[10:18], 16))
 
 
 def tied(one: str, other: str) -> bool:
     """Whether nothing but the encrypted part of their cursors tells two positions apart."""
-    if one[:_TIME_ENDS] != other[:_TIME_ENDS]:
+    if one[:TIME_ENDS] != other[:TIME_ENDS]:
         return False
     end = _clear_end(one)
     return one[:end] == other[:end] and end == _clear_end(other)
@@ -88,7 +92,7 @@ def tied(one: str, other: str) -> bool:
 
 def _clear_end(position: str) -> int:
     """Where the part ends that carries the order: the cluster time and the integers behind it."""
-    end = _TIME_ENDS
+    end = TIME_ENDS
     if position[end:] == _AFTER:
         return end + 2
     while kind := position[end : end + 2]:

@@ -47,6 +47,8 @@ log = get_logger(__name__)
 
 # Seconds of work after which whatever else is waiting gets its turn.
 _SLICE = 0.001
+# Events of a batch, and their bytes, up to which they are told at once. So few bytes are never heavy.
+_FEW, _FEW_BYTES = 4, 8_000
 # Bytes of events that may wait in the tenants' lanes; then nothing more is read.
 _MOST_WAITING = 32 * 2**20
 # Times that a collection which MongoDB refuses to read is asked for.
@@ -218,8 +220,40 @@ class Feed:
         self._move()
 
     async def _fill_lanes(self, own: Mapping[str, list[bytes]], position: str) -> None:
+        sizes = [len(raw) for events in own.values() for raw in events]
+        few = len(sizes) <= _FEW and sum(sizes) <= _FEW_BYTES
         for tenant, events in own.items():
-            await self._lanes.put(tenant, Portion(events, position), self._read_to)
+            portion = Portion(events, position)
+            if not (few and self._lanes.applied(tenant) is None and self._take_at_once(tenant, portion)):
+                await self._lanes.put(tenant, portion, self._read_to)
+
+    def _take_at_once(self, tenant: str, portion: Portion) -> bool:
+        """Tell a few events without a lane, if none needs to be waited for; whether that has been done.
+
+        While little happens, a lane's task costs more than the event.
+        """
+        items = []
+        for raw in portion.events:
+            try:
+                item = read(raw, self._registry, self._control, self._bounds)
+            except Exception:  # noqa: BLE001 - the lane does the same again, and says so
+                return False
+            if isinstance(item, Unresolved | GrantChange):
+                items.append(item)
+            elif item is not None:
+                return False
+        try:
+            changes = self._resolver.resolve_known(items)
+            if changes is None:
+                return False
+            self._metrics.unresolved.inc(self._resolver.take_dropped())
+            counts: Counter[str] = Counter()
+            for change in changes:
+                self._tell_one(change, counts)
+            self._count(counts)
+        except Exception as error:  # noqa: BLE001 - one tenant's, whatever it is
+            self._lose(tenant, portion.position, error)
+        return True
 
     async def _take(self, portion: Portion) -> None:
         await self._settle(await self._read(portion.events, portion.position))
@@ -285,35 +319,47 @@ class Feed:
             if time.perf_counter() > deadline:
                 await asyncio.sleep(0)
                 deadline = time.perf_counter() + _SLICE
-            if isinstance(change, CollectionGone):
-                counts["gone"] += 1
-                self._history.break_off(change.token, change.tenant)
-                self._guard.gone(change)
-            elif isinstance(change, Lost):
-                counts["unreadable"] += 1
-                self._history.break_off(change.token, change.tenant)
-                self._listener.gap("event_unreadable", change.tenant)
-            elif isinstance(change, InquiryMade):
-                self._inquire(change)
-            elif isinstance(change, DocumentChange):
-                unreadable = change.withheld == "event_unreadable"
-                counts["unreadable" if unreadable else change.op] += 1
+            if isinstance(change, DocumentChange) and change.heavy:
                 change = self._in_order(change)  # noqa: PLW2901 - as it is told from here on
-                told = await self._guard.prepared(change) if change.heavy else change
-                # No await from here: it is in both or in neither.
-                self._history.append(told)
-                self._guard.change(told)
-            elif isinstance(change, GrantChange):
-                counts["grant"] += 1
-                self._history.append(change)
-                self._guard.change(change)
-                self.granted_at = max(self.granted_at, change.at)
-                self.granted.set()
+                if change.heavy:
+                    change = await self._guard.prepared(change)  # noqa: PLW2901 - as above
+            self._tell_one(change, counts)
+        self._count(counts)
+
+    def _tell_one(self, change: Change, counts: Counter[str]) -> None:
+        """Tell a change and count it by kind. No await: it is in both the history and the rooms, or in neither."""
+        if isinstance(change, DocumentChange):
+            unreadable = change.withheld == "event_unreadable"
+            counts["unreadable" if unreadable else change.op] += 1
+            change = self._in_order(change)
+            self._history.append(change)
+            self._guard.change(change)
+        elif isinstance(change, GrantChange):
+            counts["grant"] += 1
+            self._history.append(change)
+            self._guard.change(change)
+            self.granted_at = max(self.granted_at, change.at)
+            self.granted.set()
+        elif isinstance(change, CollectionGone):
+            counts["gone"] += 1
+            self._history.break_off(change.token, change.tenant)
+            self._guard.gone(change)
+        elif isinstance(change, Lost):
+            counts["unreadable"] += 1
+            self._history.break_off(change.token, change.tenant)
+            self._listener.gap("event_unreadable", change.tenant)
+        elif isinstance(change, InquiryMade):
+            self._inquire(change)
+
+    def _count(self, counts: Counter[str]) -> None:
         for kind, count in counts.items():
             self._counters[kind].inc(count)
 
     def _in_order(self, change: DocumentChange) -> DocumentChange:
         """The change; withheld if a client could take its cursor for one from before that of the room's last."""
+        if not self._history.position_of(change.room.tenant).startswith(change.token[: cursor.TIME_ENDS]):
+            # Nothing of the tenant was at its cluster time.
+            return change
         last = self._history.last(change.room)
         if last is None or last.at != change.at or not cursor.tied(last.token, change.token):
             return change

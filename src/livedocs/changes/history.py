@@ -190,7 +190,7 @@ class History:
             lane = self._lanes[change.room] = _Lane()
         lane.items.append(change)
         tenant, size = change.room.tenant, change.size
-        share = self._share(tenant, change.at.time)
+        share = self._shares.get(tenant) or self._share(tenant, change.at.time)
         share.changes.append(change)
         share.bytes += size
         self._largest.grew(tenant)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import bson
 
 from livedocs.bsondecode import CODEC, decode
-from livedocs.bsonwalk import ARRAY, DOCUMENT, Element, elements, find, find_fast
+from livedocs.bsonwalk import ARRAY, DOCUMENT, Element, elements, find, find_document, uuid_at
 from livedocs.changes.updates import ambiguous, names_a_nested_field, updated
 from livedocs.model import ShownBounds
 from livedocs.presentation import is_too_large
@@ -23,7 +24,8 @@ _MOST_FIELDS = 200_000
 # Bytes of an `_id` that may be a UUID, or anything that is worth decoding.
 _SMALL = 4096
 # Bytes of a grant or an inquiry; one that is larger is none of ours.
-_OWN_DOCUMENT = 64 * 1024
+OWN_DOCUMENT = 64 * 1024
+_IMAGE = b"fullDocumentBeforeChange"
 # What an event says of itself.
 _OWN = ("_id", "operationType", "clusterTime", "wallTime", "ns", "to", "txnNumber", "lsid")
 
@@ -59,8 +61,8 @@ def control_event(raw: bytes) -> dict[str, Any]:
     """
     places = _places(raw)
     event = _own(raw, places)
-    for name in ("documentKey", "fullDocument", "fullDocumentBeforeChange", "updateDescription"):
-        if name in places and places[name].end - places[name].begin <= _OWN_DOCUMENT:
+    for name in ("documentKey", "fullDocument", "updateDescription"):
+        if name in places and places[name].end - places[name].begin <= OWN_DOCUMENT:
             event[name] = _only(raw, places[name])
     return event
 
@@ -73,8 +75,13 @@ def _own(raw: bytes, places: Mapping[str, Element]) -> dict[str, Any]:
     return {name: _only(raw, places[name]) for name in _OWN if name in places}
 
 
-def read_outline(raw: bytes, bounds: ShownBounds) -> Outline:
+def read_outline(raw: bytes, image: bytes | None, bounds: ShownBounds) -> Outline:
     """What the event of a document tells.
+
+    Args:
+        raw: the event without its pre-image.
+        image: the pre-image.
+        bounds: beyond which nothing is shown.
 
     Raises:
         InvalidBSON, LookupError: it cannot be read, or its document hides where it belongs.
@@ -82,10 +89,9 @@ def read_outline(raw: bytes, bounds: ShownBounds) -> Outline:
     places = _places(raw)
     event = _own(raw, places)
     event["documentKey"] = document_key(raw)
-    for name in ("fullDocument", "fullDocumentBeforeChange"):
-        if name in places and places[name].kind == DOCUMENT:
-            event[name] = _uuid_of(raw, places[name])
     whole, description = places.get("fullDocument"), places.get("updateDescription")
+    if whole is not None and whole.kind == DOCUMENT:
+        event["fullDocument"] = _uuid_of(raw, whole)
     if whole is not None and _too_large(raw, whole, bounds):
         return Outline(event, "document_too_large")
     if description is None:
@@ -94,32 +100,24 @@ def read_outline(raw: bytes, bounds: ShownBounds) -> Outline:
         event["updateDescription"] = _changed_uuid(raw, description)
         return Outline(event, "document_too_large")
     event["updateDescription"] = decode(raw[description.begin : description.end])
-    return _with_image(raw, places.get("fullDocumentBeforeChange"), event, bounds)
+    return judged(event, image, bounds)
 
 
-def _with_image(raw: bytes, image: Element | None, event: dict[str, Any], bounds: ShownBounds) -> Outline:
-    """What an update means in the light of the document before it, where that is needed."""
+def judged(event: Mapping[str, Any], image: bytes | None, bounds: ShownBounds | None = None) -> Outline:
+    """Whether an update can be shown as it is, seen from the document before it, and what it made of that.
+
+    Without bounds all of it is small: what it leads to is within them. The image is decoded only for updates that
+    cannot be understood without.
+    """
     changes = event["updateDescription"]
     moved = "uuid" in changes["updatedFields"]
-    if image is None or image.kind != DOCUMENT or not (moved or names_a_nested_field(changes)):
-        return judged(event, None, bounds)
-    if _too_large(raw, image, bounds):
-        return Outline(event, "document_too_large" if moved else "ambiguous_path")
-    return judged(event, decode(raw[image.begin : image.end]), bounds)
-
-
-def judged(
-    event: Mapping[str, Any], before: Mapping[str, Any] | None, bounds: ShownBounds | None = None
-) -> Outline:
-    """Whether an event can be shown as it is, seen from the document before it, and what it made of that.
-
-    Without bounds it is small: what it leads to is within them.
-    """
-    changes = event.get("updateDescription")
-    if not changes:
+    if not moved and not names_a_nested_field(changes):
         return Outline(event)
+    if image is not None and bounds is not None and is_too_large(image, bounds):
+        return Outline(event, "document_too_large" if moved else "ambiguous_path")
+    before = decode(image) if image is not None else None
     withheld = "ambiguous_path" if ambiguous(changes, before) else None
-    if not before or "uuid" not in changes["updatedFields"]:
+    if not before or not moved:
         return Outline(event, withheld)
     after = bson.encode(updated(before, changes), codec_options=CODEC)
     if bounds is not None and is_too_large(after, bounds):
@@ -167,22 +165,48 @@ def _document_id(raw: bytes) -> Element:
     return place
 
 
+def uuid_of(document: bytes) -> UUID | None:
+    """The UUID in the field `uuid` of a document.
+
+    Raises:
+        InvalidBSON, LookupError: the document is broken, or has more fields than can be looked at.
+    """
+    return uuid_at(document, _uuid_field(document, 0, len(document)))
+
+
+def uuid_alone(document: bytes) -> bytes:
+    """The document with none of its fields but `uuid`.
+
+    Raises:
+        InvalidBSON, LookupError: the document is broken, or has more fields than can be looked at.
+    """
+    uuid = uuid_of(document)
+    return bson.encode({} if uuid is None else {"uuid": uuid}, codec_options=CODEC)
+
+
 def _uuid_of(raw: bytes, document: Element) -> dict[str, Any]:
     """The field `uuid` of a document, where it has one.
 
     Raises:
         LookupError: it has more fields than can be looked at.
     """
-    # At the speed of C: nearly every document that is large has none, or has it among its first fields.
-    if raw.find(b"uuid\0", document.begin, document.end) < 0:
+    place = _uuid_field(raw, document.begin, document.end)
+    if place is None:
         return {}
-    for number, (name, place) in enumerate(elements(raw, document.begin)):
+    return {"uuid": _only(raw, place) if place.end - place.begin <= _SMALL else None}
+
+
+def _uuid_field(raw: bytes, begin: int, end: int) -> Element | None:
+    # At the speed of C: nearly every document that is large has none, or has it among its first fields.
+    if raw.find(b"uuid\0", begin, end) < 0:
+        return None
+    for number, (name, place) in enumerate(elements(raw, begin)):
         if name == b"uuid":
-            return {"uuid": _only(raw, place) if place.end - place.begin <= _SMALL else None}
+            return place
         if number > _MOST_FIELDS:
             msg = "a document with too many fields to find its UUID"
             raise LookupError(msg)
-    return {}
+    return None
 
 
 def _changed_uuid(raw: bytes, description: Element) -> dict[str, Any]:
@@ -199,13 +223,18 @@ def _changed_uuid(raw: bytes, description: Element) -> dict[str, Any]:
     return {"updatedFields": fields, "removedFields": ["uuid"] if is_removed else []}
 
 
-def without_image(raw: bytes) -> bytes:
-    """The event without its pre-image, which is of no use once the change has its room."""
-    place = find_fast(raw, b"fullDocumentBeforeChange")
+def without_image(raw: bytes) -> tuple[bytes, bytes | None]:
+    """The event without its pre-image, which few changes need and none for long; and the pre-image.
+
+    Raises:
+        LookupError, ValueError, struct.error: it cannot be read.
+    """
+    place = find_document(raw, _IMAGE) if _IMAGE in raw else None
     if place is None:
-        return raw
+        return raw, None
     begin, end = place
-    return (len(raw) - end + begin).to_bytes(4, "little") + raw[4:begin] + raw[end:]
+    event = (len(raw) - end + begin).to_bytes(4, "little") + raw[4:begin] + raw[end:]
+    return event, raw[begin + len(_IMAGE) + 2 : end]
 
 
 def has_field(raw: bytes, name: str) -> bool:

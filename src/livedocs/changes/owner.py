@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from struct import Struct, error
 
-from livedocs.bsonwalk import find_fast
+from livedocs.bsonwalk import find_document
 from livedocs.changes.normalise import Registry
 
 _INT32 = Struct("<i").unpack_from
@@ -28,7 +28,7 @@ class Owner(enum.Enum):
 def whose(raw: bytes, registry: Registry, control: str) -> str | Owner:
     """The tenant, by its slug, whose documents or grants the event is about. For every event: it checks little."""
     try:
-        place = find_fast(raw, b"ns")
+        place = find_document(raw, b"ns")
         if place is None:
             return Owner.EVERYBODY
         database, behind = _text(raw, place[0] + _NS, _DB)
@@ -46,7 +46,7 @@ def whose(raw: bytes, registry: Registry, control: str) -> str | Owner:
 
 def _granting(raw: bytes) -> str | Owner:
     """The tenant that the key of a grant begins with. One written by hand may begin with anything."""
-    place = find_fast(raw, b"documentKey")
+    place = find_document(raw, b"documentKey")
     if place is None or not raw.startswith(_ID, place[0] + _KEY):
         return Owner.EVERYBODY
     return _text(raw, place[0] + _KEY + len(_ID) + 4, _TENANT)[0]

@@ -8,7 +8,7 @@ and dropped. Where MongoDB no longer knows what was then, the tenant is to begin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 from uuid import UUID
@@ -29,6 +29,8 @@ log = get_logger(__name__)
 _LONGEST = 64
 
 _DocumentKey = tuple[str, str, bytes]
+# By tenant and collection: the first event that asks, and the `_id`s asked for.
+_Wanted = dict[tuple[str, str], tuple[Unresolved, dict[_DocumentKey, bytes]]]
 
 
 class Finder(Protocol):
@@ -90,18 +92,32 @@ class Resolver:
         Raises:
             PyMongoError: MongoDB cannot be asked now; nothing has been remembered of the batch.
         """
-        keys = [_key(item) if isinstance(item, Unresolved) else None for item in batch]
+        keys = _keys(batch)
         relied_on = {key: self._known[key] for key in keys if key is not None and key in self._known}
-        found, failed = await self._find(batch, keys, patient=patient)
+        found, failed = await self._find(self._wanted(batch, keys), patient=patient)
         # Another tenant's batch may have pushed something out meanwhile. What the tenant's own events change of it
         # is in this batch.
         for known, uuid in relied_on.items():
             self._known.setdefault(known, uuid)
+        return self._place(batch, keys, found, failed)
+
+    def resolve_known(self, batch: Sequence[Change | Unresolved]) -> list[Change] | None:
+        """The same, if nothing has to be looked up; None otherwise, and nothing has been remembered."""
+        keys = _keys(batch)
+        return None if self._wanted(batch, keys) else self._place(batch, keys, {}, frozenset())
+
+    def _place(
+        self,
+        batch: Sequence[Change | Unresolved],
+        keys: Sequence[_DocumentKey | None],
+        found: Mapping[_DocumentKey, UUID],
+        failed: Collection[tuple[str, str]],
+    ) -> list[Change]:
         changes: list[Change] = []
         for item, key in zip(batch, keys, strict=True):
             if not isinstance(item, Unresolved):
                 changes.append(item)
-            elif key is not None and key[:2] in failed and _is_open(item) and key not in self._known:
+            elif key is not None and key[:2] in failed and key not in self._known and _is_open(item):
                 changes.append(self._lose(item))
             else:
                 try:
@@ -120,20 +136,24 @@ class Resolver:
         self.forget(item.tenant.slug)
         return Lost(item.change["_id"]["_data"], item.change["clusterTime"], item.tenant.slug)
 
-    async def _find(
-        self, batch: Sequence[Change | Unresolved], keys: Sequence[_DocumentKey | None], *, patient: bool
-    ) -> tuple[dict[_DocumentKey, UUID], set[tuple[str, str]]]:
-        """Look up together what neither the events nor the memory say. Also: the collections that refuse."""
-        wanted: dict[tuple[str, str], tuple[Unresolved, dict[_DocumentKey, bytes]]] = {}
+    def _wanted(self, batch: Sequence[Change | Unresolved], keys: Sequence[_DocumentKey | None]) -> _Wanted:
+        """What neither the events nor the memory say."""
+        wanted: _Wanted = {}
         named: set[_DocumentKey] = set()
         for item, key in zip(batch, keys, strict=True):
-            if key is None or not isinstance(item, Unresolved):
+            if key is None or not isinstance(item, Unresolved) or key in self._known:
                 continue
             if not _is_open(item):
                 named.add(key)
-            elif key not in self._known and key not in named and item.op != "delete":
+            elif key not in named and item.op != "delete":
                 _, ids = wanted.setdefault(key[:2], (item, {}))
                 ids[key] = document_id(item.raw)
+        return wanted
+
+    async def _find(
+        self, wanted: _Wanted, *, patient: bool
+    ) -> tuple[dict[_DocumentKey, UUID], set[tuple[str, str]]]:
+        """Look it up together. Also: the collections that refuse."""
         found: dict[_DocumentKey, UUID] = {}
         failed: set[tuple[str, str]] = set()
         for where, (first, ids) in wanted.items():
@@ -164,8 +184,9 @@ class Resolver:
                 self._dropped += 1
                 return []
             return place(item, item.uuid, item.uuid)
-        before = item.uuid_before or self._known.get(key)
-        if item.op == "delete" and before is None and key not in self._known:
+        known = key in self._known
+        before = self._known[key] if known else item.uuid_before
+        if item.op == "delete" and before is None and not known:
             self._report(item)
         after = item.uuid if item.settled else before or found.get(key)
         if item.op == "delete":
@@ -180,13 +201,17 @@ class Resolver:
     def _report(self, item: Unresolved) -> None:
         """Log that a collection lacks pre-images: neither an event nor one of those tells the room of a delete."""
         place = item.tenant.slug, item.collection
-        if item.change.get("fullDocumentBeforeChange") is None and place not in self._reported:
+        if item.image is None and place not in self._reported:
             self._reported.add(place)
             log.warning("delete_without_pre_image", tenant=item.tenant.slug, collection=item.collection)
 
     def _remember(self, key: _DocumentKey, uuid: UUID | None) -> None:
         self._known[key] = uuid
         self._known.move_to_end(key)
+
+
+def _keys(batch: Sequence[Change | Unresolved]) -> list[_DocumentKey | None]:
+    return [_key(item) if isinstance(item, Unresolved) else None for item in batch]
 
 
 def _is_open(item: Unresolved) -> bool:

@@ -6,9 +6,7 @@ For one that is let in the server has two tasks and some 25 KiB, before its firs
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Protocol
 
 # Connections that are taken or refused in one turn of the event loop: asyncio would take the whole backlog.
@@ -55,10 +53,9 @@ class Listening(socket.socket):
             if not isinstance(address, tuple):
                 # Of a Unix socket, whose peers the file system chooses.
                 return accepted, address
-            peer = (address[0], address[1])
-            refused = self._gate.refusal(peer)
+            refused = self._gate.refusal(_peer(address))
             if refused is None:
-                return Accepted(accepted, partial(self._gate.ended, peer)), address
+                return Accepted(accepted, self._gate, address), address
             with accepted, suppress(OSError):
                 accepted.settimeout(0)
                 accepted.send(refused)
@@ -67,12 +64,14 @@ class Listening(socket.socket):
 class Accepted(socket.socket):
     """A connection that says when it is closed, and of which little is read at once."""
 
-    __slots__ = ("_ended",)
+    __slots__ = ("_address", "_gate")
 
-    def __init__(self, accepted: socket.socket, ended: Callable[[], None]) -> None:
+    def __init__(self, accepted: socket.socket, gate: Gate, address: tuple[Any, ...]) -> None:
         family, kind, protocol = accepted.family, accepted.type, accepted.proto
         super().__init__(family, kind, protocol, fileno=accepted.detach())
-        self._ended = ended
+        self._gate = gate
+        # The very tuple that asyncio keeps, and no other: sockets are many.
+        self._address = address
 
     def recv(self, most: int, flags: int = 0) -> bytes:
         """What has come. asyncio asks for 256 KiB, and keeps them before its reader can say that it is enough."""
@@ -81,4 +80,9 @@ class Accepted(socket.socket):
     def close(self) -> None:
         """Close it."""
         super().close()
-        self._ended()
+        self._gate.ended(_peer(self._address))
+
+
+def _peer(address: tuple[Any, ...]) -> Peer:
+    """Of an address of IPv4 or IPv6."""
+    return address[0], address[1]

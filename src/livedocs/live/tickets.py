@@ -60,6 +60,8 @@ _EACH, _SET = b"\x01", b"\x02"
 _MOST_BYTES = (MOST_CHARACTERS - len(_FORM)) // 4 * 3 - _TIME.size - _TAG_BYTES - 2
 # Losses remembered, by tenant, subject and name.
 _MOST_LOSSES = 10_000
+# Each `frozenset()` is another object, of 216 bytes.
+_NO_NAMES: frozenset[str] = frozenset()
 
 
 class Progress(Protocol):
@@ -103,8 +105,8 @@ class Standing:
     def begin(self, at: Timestamp) -> None:
         """Count what is pending from that time on."""
         if self.pending:
-            self.spans = (*self.spans, (at, self.pending))
-            self.pending = frozenset()
+            self.spans = (*self.spans, _span(at, self.pending))
+            self.pending = _NO_NAMES
 
     def extend(self, earlier: Mapping[str, Timestamp]) -> None:
         """Take earlier beginnings for some of the principal's names."""
@@ -119,7 +121,7 @@ class Standing:
             (begin, everything if names == everything else frozenset(names))
             for begin, names in sorted(together.items())
         )
-        self.pending -= since.keys()
+        self.pending = self.pending.difference(since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,12 @@ class Claim:
 def names_of(principal: Principal) -> frozenset[str]:
     """What of a principal may let it into rooms and is no matter of the stream."""
     return _names(principal.groups, principal.scopes)
+
+
+@lru_cache(maxsize=1024)
+def _span(at: Timestamp, names: frozenset[str]) -> tuple[Timestamp, frozenset[str]]:
+    """One object for all who were first seen in the same look."""
+    return at, names
 
 
 @lru_cache(maxsize=1024)
