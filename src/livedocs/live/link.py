@@ -195,7 +195,7 @@ class Link(asyncio.Protocol):
             while waiting and not self._lost:
                 await conversation.take(waiting.popleft())
                 self._go_on()
-                if perf_counter() > deadline:
+                if waiting and perf_counter() > deadline:
                     # What is answered without a pause would keep the loop for as long as the peer sends.
                     await asyncio.sleep(0)
                     deadline = perf_counter() + _SLICE

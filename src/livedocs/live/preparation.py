@@ -28,7 +28,7 @@ Wanted = frozenset[str] | None
 
 
 class Space:
-    """The bytes that one answer may still have; they are held as its user's from here on.
+    """What one answer may still have of bytes and of time at once. Its bytes are held as its user's from here on.
 
     Args:
         most: bytes of an answer. What comes first may be larger by itself.
@@ -39,6 +39,7 @@ class Space:
         self._most = most
         self._taken = 0
         self._unread = unread
+        self._deadline = perf_counter() + _SLICE
 
     @property
     def full(self) -> bool:
@@ -66,6 +67,12 @@ class Space:
         self._unread.grow(count)
         self._taken += count
 
+    async def breathe(self) -> None:
+        """Let others have their turn when this has taken long enough."""
+        if perf_counter() > self._deadline:
+            await asyncio.sleep(0)
+            self._deadline = perf_counter() + _SLICE
+
 
 class Preparation:
     """Makes the parts of answers.
@@ -76,7 +83,6 @@ class Preparation:
 
     def __init__(self, prepared: PreparedFrames) -> None:
         self._prepared = prepared
-        self._deadline = 0.0
 
     async def documents(
         self, snapshot: Snapshot, uuid: UUID, wanted: Wanted, tenant: Tenant, space: Space
@@ -90,7 +96,7 @@ class Preparation:
         found = snapshot.documents.get(uuid)
         if found is None:
             return
-        await self._breathe()
+        await space.breathe()
         made = snapshot.shared.get((uuid, wanted))
         if made is None or made[0] is not tenant:
             arguments = (found, tenant.collections, wanted, uuid)
@@ -122,16 +128,10 @@ class Preparation:
             if change.heavy:
                 frame = await self._prepared.prepare(change)
             else:
-                await self._breathe()
+                await space.breathe()
                 frame = self._prepared.frame(change)
             space.take(len(frame.wire))
             frames[change.token] = frame
-
-    async def _breathe(self) -> None:
-        """Let others have their turn when this has taken long enough."""
-        if perf_counter() > self._deadline:
-            await asyncio.sleep(0)
-            self._deadline = perf_counter() + _SLICE
 
 
 def documents_of(snapshot: Snapshot, uuid: UUID, wanted: Wanted, tenant: Tenant) -> orjson.Fragment:
