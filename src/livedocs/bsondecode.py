@@ -87,6 +87,22 @@ def decode(raw: bytes, *, aware: bool = False) -> dict[str, Any]:
     return _at_once(raw, aware=aware)
 
 
+def decode_small(raw: bytes) -> dict[str, Any]:
+    """A small document, fast: its UUIDs are `Binary` values, or UUIDs.
+
+    Raises:
+        InvalidBSON: its structure is broken.
+    """
+    if b"$ref" not in raw:
+        try:
+            decoded: dict[str, Any] = bson.decode(raw, codec_options=_WITHOUT_UUIDS)
+        except Exception:  # noqa: BLE001, S110 - shown below; `suppress` would cost as much as reading the event
+            pass
+        else:
+            return decoded
+    return decode_slowly(raw)
+
+
 def _is_nested(raw: bytes) -> bool:
     """Whether PyMongo's decoder may let no other thread run for more than 5 ms, because of nested documents."""
     return len(raw) > _PIECE and raw.count(DOCUMENT) + raw.count(ARRAY) > _MOST_NESTED

@@ -124,32 +124,6 @@ def find(raw: bytes, name: bytes, at: int = 0, *, most: int | None = None) -> El
     return None
 
 
-def find_document(raw: bytes, name: bytes) -> tuple[int, int] | None:
-    """The first byte of the first field of that name that holds a document, and the byte behind it.
-
-    For every event, and so fast: it checks less, and is only for what MongoDB has made itself, with few fields.
-    Nothing of what they hold is looked at.
-
-    Raises:
-        LookupError, ValueError, struct.error: the document is broken before it.
-    """
-    at, last, fixed, sized, size, index = 4, len(raw) - 1, FIXED_BY_KIND, SIZED, _INT32, raw.index
-    while at < last:
-        kind = raw[at]
-        begin = index(0, at + 1) + 1
-        if (known := fixed[kind]) is not None:
-            at = begin + known
-            continue
-        end = begin + size(raw, begin)[0] + sized[kind]
-        if kind == DOCUMENT and raw[at + 1 : begin - 1] == name:
-            return at, end
-        if end <= at:
-            msg = "a value of a negative length"
-            raise ValueError(msg)
-        at = end
-    return None
-
-
 def uuid_at(raw: bytes, place: Element | None) -> UUID | None:
     """The UUID that a field holds; None for anything but a Binary of subtype 4 that is one."""
     if place is None or place.kind != BINARY or place.end - place.begin != _UUID_SIZE:

@@ -51,7 +51,7 @@ def broken(monkeypatch):
             raise ZeroDivisionError
         return real(raw)
 
-    monkeypatch.setattr("livedocs.changes.normalise.decode", decode)
+    monkeypatch.setattr("livedocs.changes.normalise.decode_small", decode)
     return {"poison": "POISON"}
 
 

@@ -65,7 +65,7 @@ def test_an_insert_is_the_whole_document():
     event = understood("insert", documentKey={"_id": uuid}, fullDocument={"_id": uuid, "a": {"b": 1}})
     data, meta = shown(event)
     assert data == {"uuid": str(uuid), "a": {"b": 1}}
-    assert meta == {"op": "insert", "id": TOKEN, "at": WALL, "removed": [], "truncated": []}
+    assert meta == {"op": "insert", "id": TOKEN, "at": WALL.replace(tzinfo=None), "removed": [], "truncated": []}
 
 
 def test_an_update_is_the_changed_fields_with_what_was_removed_and_truncated():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import bson
@@ -9,7 +10,7 @@ import pytest
 from bson import Timestamp
 
 from livedocs.bsondecode import CODEC
-from livedocs.changes.owner import Owner, whose
+from livedocs.changes.owner import Owner, Owners
 from livedocs.model import Tenant
 
 ACME = Tenant("acme", "acme_db", {"notes": "_id"})
@@ -55,4 +56,22 @@ def grant(identifier):
     ],
 )
 def test_an_event_is_its_tenants_or_nobodys_or_everybodys(raw, owner):
-    assert whose(raw, Registry(), "control") == owner
+    owners = Owners(Registry(), "control")
+    assert owners.of(raw) == owner
+    assert owners.of(raw) == owner
+
+
+@pytest.mark.parametrize(
+    "document", [{"ns": {"db": "globex_db", "coll": "notes"}}, {"a": b"\x03ns\0\x05\0\0\0\0"}]
+)
+@pytest.mark.parametrize("more", [{}, {"wallTime": datetime.now(UTC)}, {"lsid": {"id": 1}, "txnNumber": 1}])
+def test_only_the_events_own_namespace_counts_wherever_it_stands(document, more):
+    first = {"_id": {"_data": "82AB"}, "operationType": "insert", "clusterTime": Timestamp(1, 1), **more}
+    namespace = {"ns": {"db": "acme_db", "coll": "notes"}}
+    for body in (
+        {**first, "fullDocument": document, **namespace},
+        {**first, **namespace, "fullDocument": document},
+        {"fullDocumentBeforeChange": document, **first, **namespace},
+        {**first, "to": document, **namespace},
+    ):
+        assert Owners(Registry(), "control").of(bson.encode(body)) == "acme"

@@ -35,7 +35,7 @@ class DocumentChange(NamedTuple):
     Attributes:
         token: the event's resume token, the cursor clients get.
         at: cluster time; shared by the events of one transaction.
-        wall: commit time, aware UTC.
+        wall: commit time, UTC without a time zone, which would take as long as a tenth of the rest.
         txn: the same string for every event of one transaction, None outside of one.
         raw: the event as MongoDB sent it, BSON, without its pre-image; decoded again only when somebody is there
             to read it. Empty where nobody will.

@@ -35,7 +35,7 @@ from livedocs.changes.history import History
 from livedocs.changes.lanes import Lanes, Portion
 from livedocs.changes.listener import Guard, Listener
 from livedocs.changes.normalise import Registry, Unresolved, read
-from livedocs.changes.owner import Owner, whose
+from livedocs.changes.owner import Owner, Owners
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Batch, Opened, Stream, reason_of
 from livedocs.changes.unreadable import stand_in
@@ -45,8 +45,9 @@ from livedocs.telemetry import EVENTS, Metrics, get_logger, log_failure
 
 log = get_logger(__name__)
 
-# Seconds of work after which whatever else is waiting gets its turn.
-_SLICE = 0.001
+# Seconds of work after which whatever else is waiting gets its turn; events after which the clock is looked at
+# where each is no work.
+_SLICE, _STEP = 0.001, 16
 # Events of a batch, and their bytes, up to which they are told at once. So few bytes are never heavy.
 _FEW, _FEW_BYTES = 4, 8_000
 # Bytes of events that may wait in the tenants' lanes; then nothing more is read.
@@ -189,12 +190,13 @@ class Feed:
         await self._cover(cursor.cluster_time(batch.position))
         own: dict[str, list[bytes]] = {}
         known = False
+        owners = Owners(self._registry, self._control)
         deadline = time.perf_counter() + _SLICE
-        for raw in batch.events:
-            if time.perf_counter() > deadline:
+        for number, raw in enumerate(batch.events):
+            if not number % _STEP and time.perf_counter() > deadline:
                 await asyncio.sleep(0)
                 deadline = time.perf_counter() + _SLICE
-            owner = whose(raw, self._registry, self._control)
+            owner = owners.of(raw)
             if isinstance(owner, str):
                 own.setdefault(owner, []).append(raw)
             elif owner is Owner.PROCESSES:
@@ -357,8 +359,7 @@ class Feed:
 
     def _in_order(self, change: DocumentChange) -> DocumentChange:
         """The change; withheld if a client could take its cursor for one from before that of the room's last."""
-        if not self._history.position_of(change.room.tenant).startswith(change.token[: cursor.TIME_ENDS]):
-            # Nothing of the tenant was at its cluster time.
+        if not self._history.has_reached(change.room.tenant, change.token):
             return change
         last = self._history.last(change.room)
         if last is None or last.at != change.at or not cursor.tied(last.token, change.token):

@@ -257,6 +257,11 @@ class History:
         """Whether every change up to and including that cluster time has been seen."""
         return self._position >= cursor.after(at)
 
+    def has_reached(self, tenant: str, position: str) -> bool:
+        """Whether the newest change of the tenant, if any is kept, is at the cluster time of that position."""
+        share = self._shares.get(tenant)
+        return share is not None and share.position.startswith(position[: cursor.TIME_ENDS])
+
     def last(self, room: RoomKey) -> RoomChange | None:
         """The room's newest change that is kept."""
         lane = self._lanes.get(room)

@@ -13,7 +13,7 @@ from uuid import UUID
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.timestamp import Timestamp
 
-from livedocs.bsondecode import decode, decode_for_json
+from livedocs.bsondecode import decode, decode_for_json, decode_small
 from livedocs.changes.event import (
     Change,
     CollectionGone,
@@ -100,7 +100,7 @@ def uuid_in(value: object) -> UUID | None:
     if isinstance(value, UUID):
         return value
     if isinstance(value, Binary) and value.subtype == UUID_SUBTYPE and len(value) == 16:
-        return value.as_uuid()
+        return UUID(bytes=value)
     return None
 
 
@@ -119,7 +119,7 @@ def read(
     """What an event means, or None when it means nothing here (an unregistered collection, say)."""
     small = is_small(raw, bounds)
     raw, image = without_image(raw)
-    event = decode(raw) if small else whereabouts(raw)
+    event = decode_small(raw) if small else whereabouts(raw)
     kind = event["operationType"]
     namespace = event.get("ns") or {}
     database, collection = namespace.get("db", ""), namespace.get("coll", "")
@@ -193,7 +193,7 @@ def _control(event: Mapping[str, Any], image: bytes | None) -> Change | None:
     document = decode(image) if image is not None and len(image) <= OWN_DOCUMENT else None
     before = parse_grant(document or {})
     grant = _grant_after(event, document, kind, key)
-    wall = commit_time(event)
+    wall = commit_time(event).replace(tzinfo=UTC)
     ended = kind == "delete" and before is not None and not before.in_force(wall)
     return GrantChange(token, at, RoomKey(key.tenant, key.uuid), key.subject, grant, before, wall, ended)
 
@@ -279,12 +279,12 @@ def _placed(item: Unresolved, uuid: UUID | None, op: Op, whole: bytes | None = N
 
 
 def commit_time(event: Mapping[str, Any]) -> datetime:
-    """Commit time: the wall clock of the primary, or of the cluster time before MongoDB 6.0."""
+    """Commit time, UTC without a time zone: the wall clock of the primary, before MongoDB 6.0 the cluster time."""
     wall = event.get("wallTime")
     if isinstance(wall, datetime):
-        return wall if wall.tzinfo else wall.replace(tzinfo=UTC)
+        return wall
     at: Timestamp = event["clusterTime"]
-    return at.as_datetime()
+    return at.as_datetime().replace(tzinfo=None)
 
 
 def _transaction(event: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,8 @@ from uuid import UUID
 import bson
 
 from livedocs.bsondecode import CODEC, decode
-from livedocs.bsonwalk import ARRAY, DOCUMENT, Element, elements, find, find_document, uuid_at
+from livedocs.bsonwalk import ARRAY, DOCUMENT, Element, elements, find, uuid_at
+from livedocs.changes.layout import pre_image
 from livedocs.changes.updates import ambiguous, names_a_nested_field, updated
 from livedocs.model import ShownBounds
 from livedocs.presentation import is_too_large
@@ -25,7 +26,6 @@ _MOST_FIELDS = 200_000
 _SMALL = 4096
 # Bytes of a grant or an inquiry; one that is larger is none of ours.
 OWN_DOCUMENT = 64 * 1024
-_IMAGE = b"fullDocumentBeforeChange"
 # What an event says of itself.
 _OWN = ("_id", "operationType", "clusterTime", "wallTime", "ns", "to", "txnNumber", "lsid")
 
@@ -229,12 +229,11 @@ def without_image(raw: bytes) -> tuple[bytes, bytes | None]:
     Raises:
         LookupError, ValueError, struct.error: it cannot be read.
     """
-    place = find_document(raw, _IMAGE) if _IMAGE in raw else None
+    place = pre_image(raw)
     if place is None:
         return raw, None
-    begin, end = place
-    event = (len(raw) - end + begin).to_bytes(4, "little") + raw[4:begin] + raw[end:]
-    return event, raw[begin + len(_IMAGE) + 2 : end]
+    at, begin, end = place
+    return (len(raw) - end + at).to_bytes(4, "little") + raw[4:at] + raw[end:], raw[begin:end]
 
 
 def has_field(raw: bytes, name: str) -> bool:

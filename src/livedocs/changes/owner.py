@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from struct import Struct, error
 
-from livedocs.bsonwalk import find_document
+from livedocs.changes.layout import find_document, namespace
 from livedocs.changes.normalise import Registry
 
 _INT32 = Struct("<i").unpack_from
@@ -25,23 +25,39 @@ class Owner(enum.Enum):
     """A question of one server process to the others."""
 
 
-def whose(raw: bytes, registry: Registry, control: str) -> str | Owner:
-    """The tenant, by its slug, whose documents or grants the event is about. For every event: it checks little."""
-    try:
-        place = find_document(raw, b"ns")
-        if place is None:
+class Owners:
+    """Tells whose events are. For one batch: it remembers what the registry has said.
+
+    Args:
+        registry: the tenants.
+        control: name of the control database.
+    """
+
+    def __init__(self, registry: Registry, control: str) -> None:
+        self._registry = registry
+        self._control = control
+        # By the `ns` of an event; not of the control database, where that is not enough.
+        self._known: dict[bytes, str | Owner] = {}
+
+    def of(self, raw: bytes) -> str | Owner:
+        """The tenant, by its slug, whose documents or grants the event is about."""
+        try:
+            place = namespace(raw)
+            return self._known.get(place) or self._of(raw, place)
+        except (LookupError, ValueError, error):
             return Owner.EVERYBODY
-        database, behind = _text(raw, place[0] + _NS, _DB)
-        if database != control:
-            tenant = registry.by_database(database)
-            return Owner.NOBODY if tenant is None else tenant.slug
+
+    def _of(self, raw: bytes, place: bytes) -> str | Owner:
+        database, behind = _text(place, _NS, _DB)
+        if database != self._control:
+            tenant = self._registry.by_database(database)
+            owner = self._known[place] = Owner.NOBODY if tenant is None else tenant.slug
+            return owner
         # Where a database as a whole is gone there is none.
-        collection = _text(raw, behind, _COLL)[0] if raw.startswith(_COLL, behind) else ""
+        collection = _text(place, behind, _COLL)[0] if place.startswith(_COLL, behind) else ""
         if collection == "inquiries":
             return Owner.PROCESSES
         return _granting(raw) if collection == "acl" else Owner.EVERYBODY
-    except (LookupError, ValueError, error):
-        return Owner.EVERYBODY
 
 
 def _granting(raw: bytes) -> str | Owner:

@@ -179,7 +179,8 @@ class Fanout:
                 self._fell_behind(client)
         if frame is not None:
             self._metrics.deliveries.inc(sent)
-            self._metrics.latency.observe(max(0.0, (self.clock() - change.wall).total_seconds()))
+            latency = self.clock() - change.wall.replace(tzinfo=UTC)
+            self._metrics.latency.observe(max(0.0, latency.total_seconds()))
         for membership in harmed:
             self._mend(membership)
         self._later()
