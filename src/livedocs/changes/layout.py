@@ -14,9 +14,13 @@ from struct import Struct
 from livedocs.bsonwalk import DOCUMENT, FIXED_BY_KIND, SIZED
 
 _INT32 = Struct("<i").unpack_from
-# What an event begins with, of a transaction or not. One match takes half as long as a step for each element.
+# What nearly every event begins with. One match takes half as long as a step for each element.
 _HEAD = re.compile(
-    rb"\x03_id\0.{4}\x02_data\0.{4}[0-9A-F]+\0\0\x02operationType\0.{4}[A-Za-z]+\0\x11clusterTime\0.{8}"
+    rb"(?:\x12txnNumber\0.{8}\x03lsid\0\x48\0\0\0.{68})?"
+    rb"\x03_id\0.{4}\x02_data\0.{4}[0-9A-F]+\0\0"
+    rb"\x02operationType\0.{4}[A-Za-z]+\0"
+    rb"\x11clusterTime\0.{8}"
+    rb"(?:\x05collectionUUID\0.{21})?"
     rb"(?:\x09wallTime\0.{8})?",
     re.DOTALL,
 )
