@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from livedocs.bsondecode import CODEC
 from livedocs.changes.event import CollectionGone, GrantChange, TenantsChange
-from livedocs.changes.normalise import Unresolved, payload, place, read
+from livedocs.changes.normalise import Unresolved, place, read
 from livedocs.changes.updates import ambiguous, updated
+from livedocs.live.payload import payload
 from livedocs.model import GrantKey, Role, Tenant, grant_id
 
 TENANT = Tenant("acme", "acme_db", {"notes": "_id", "test": "uuid"})

@@ -1,4 +1,4 @@
-"""Change events of MongoDB, read into what they mean here, and written as clients get them. Pure.
+"""Change events of MongoDB, read into what they mean here. Pure.
 
 Source: https://www.mongodb.com/docs/v6.0/reference/change-events/
 """
@@ -13,7 +13,7 @@ from uuid import UUID
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.timestamp import Timestamp
 
-from livedocs.bsondecode import decode, decode_for_json, decode_small
+from livedocs.bsondecode import decode, decode_small
 from livedocs.changes.event import (
     Change,
     CollectionGone,
@@ -40,7 +40,7 @@ from livedocs.changes.outline import (
 )
 from livedocs.changes.updates import updated
 from livedocs.model import Grant, GrantKey, ShownBounds, Tenant, parse_grant, parse_grant_key
-from livedocs.presentation import is_heavy, present, present_changes, shown_path
+from livedocs.presentation import is_heavy
 
 # Bytes of an event up to which it is decoded as a whole.
 _SMALL = 16 * 1024
@@ -291,29 +291,3 @@ def _transaction(event: Mapping[str, Any]) -> str | None:
     if "txnNumber" not in event:
         return None
     return f"{uuid_in(event['lsid']['id'])}:{int(event['txnNumber'])}"
-
-
-def payload(change: DocumentChange, cursor: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`(data, meta)` as a client gets them: design section 5. Dates without a time zone are UTC."""
-    meta: dict[str, Any] = {"op": change.op, "id": cursor, "at": change.wall, "removed": [], "truncated": []}
-    if change.txn is not None:
-        meta["txn"] = change.txn
-    uuid = change.room.uuid
-    if change.key_of:
-        meta["_id"] = decode_for_json(change.key_of).get("_id")
-    if change.op == "delete":
-        return {"uuid": str(uuid)}, meta
-    if change.whole is not None:
-        return present(decode_for_json(change.whole), change.key, uuid), meta
-    event = decode_for_json(change.raw)
-    if change.key != "_id":
-        meta["_id"] = event["documentKey"].get("_id")
-    if change.op == "update":
-        description = event["updateDescription"]
-        meta["removed"] = [shown_path(path, change.key) for path in description.get("removedFields") or []]
-        meta["truncated"] = [
-            {"field": shown_path(item["field"], change.key), "newSize": item["newSize"]}
-            for item in description.get("truncatedArrays") or []
-        ]
-        return present_changes(description["updatedFields"], change.key, uuid), meta
-    return present(event["fullDocument"], change.key, uuid), meta

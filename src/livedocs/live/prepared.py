@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from livedocs.changes.cursor import Sealing
 from livedocs.changes.event import DocumentChange, RoomKey
-from livedocs.changes.normalise import payload
 from livedocs.live import frames
 from livedocs.live.frames import Frame
+from livedocs.live.payload import payload
 
 # Bytes of frames that are kept for those who resume; the newest one is kept whatever its size.
 _MOST_BYTES = 16 * 2**20
