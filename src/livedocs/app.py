@@ -39,6 +39,7 @@ from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
 from livedocs.changes.keyring import Keyring
 from livedocs.changes.lease import Lease
+from livedocs.changes.progress import Progress
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Stream
 from livedocs.config import Settings
@@ -51,11 +52,15 @@ from livedocs.http.admission import Admission, refusal
 from livedocs.http.caller import Proxies
 from livedocs.http.exchanges import Exchanges
 from livedocs.http.probes import Probes
+from livedocs.live.activation import Activation
 from livedocs.live.cluster import Cluster
+from livedocs.live.delivery import Delivery
 from livedocs.live.ends import noting
 from livedocs.live.fanout import Fanout
 from livedocs.live.join_snapshots import JoinSnapshots
 from livedocs.live.joins import Joins
+from livedocs.live.memberships import Memberships
+from livedocs.live.resyncs import Resyncs
 from livedocs.live.rooms import Rooms
 from livedocs.live.roster import Roster
 from livedocs.live.sessions import Sessions
@@ -181,8 +186,8 @@ class Server:
             grace=settings.auth_grace,
         )
         self._slow = SlowSockets(
-            self._fanout.backlogged,
-            self._joins,
+            self._delivery.backlogged,
+            self._resyncs,
             stall_timeout=settings.socket_stall_timeout,
             clock=loop.time,
         )
@@ -193,7 +198,8 @@ class Server:
             settings,
             authenticator=authenticator,
             joins=self._joins,
-            fanout=self._fanout,
+            memberships=self._memberships,
+            backlogged=self._delivery.backlogged,
             cursors=self._cursors,
             tickets=self._tickets,
             sessions=self._sessions,
@@ -206,7 +212,7 @@ class Server:
         )
         self._cluster = Cluster(
             self._process,
-            Roster(self._sockets, self._fanout.rooms),
+            Roster(self._sockets, self._memberships.rooms),
             self._processes,
             Inquiries(self._client, settings.control_database),
             log_out=partial(self._log_out, authenticator),
@@ -231,8 +237,7 @@ class Server:
         settings = self._settings
         history = History(window=settings.history_window, max_bytes=settings.history_bytes)
         self._keyring = Keyring(Keys(self._client, settings.control_database).current)
-        self._cursors = cursors = Cursors(self._keyring)
-        self._fanout = Fanout(Rooms(), cursors, metrics=metrics)
+        self._cursors = Cursors(self._keyring)
         stream = Stream(
             self._stream_client,
             window=settings.history_window,
@@ -240,11 +245,13 @@ class Server:
             control=settings.control_database,
             metrics=metrics,
         )
+        self._progress = progress = Progress(history, stream, metrics)
         self._feed = Feed(
             stream,
             Resolver(Lookups(self._client)),
             history,
-            self._fanout,
+            self._wire_rooms(history, progress, metrics),
+            progress=progress,
             registry=self._directory,
             control=settings.control_database,
             tenants_changed=self._tenants_changed,
@@ -256,10 +263,14 @@ class Server:
         self._process = process = Process(uuid4().hex, platform.node(), os.getpid(), "")
         self._processes = Processes(self._client, settings.control_database)
         self._lease = Lease(
-            self._feed,
+            progress,
             lambda position: self._processes.beat(replace(process, position=position)),
             lambda: self._processes.end(process.id),
         )
+
+    def _wire_rooms(self, history: History, progress: Progress, metrics: Metrics) -> Fanout:
+        """The rooms, and whatever changes who is in them."""
+        settings, cursors = self._settings, self._cursors
         snapshots = JoinSnapshots(
             SnapshotBatcher(
                 Snapshots(
@@ -270,7 +281,7 @@ class Server:
                 )
             ),
             history,
-            self._feed,
+            progress,
             lag_bound=settings.stream_lag_bound,
             most_bytes=settings.max_answer_bytes,
             cover=self._keyring.cover,
@@ -278,17 +289,32 @@ class Server:
         # A client may resume within the window, with a ticket that was renewed once an interval.
         reach = settings.history_window + 2 * settings.introspection_interval
         self._tickets = Tickets(self._keyring, history, reach=reach)
+        self._memberships = Memberships(Rooms(), metrics=metrics)
+        self._delivery = Delivery(cursors, metrics=metrics)
+        activation = Activation(history, self._memberships, self._delivery.prepared, self._tickets)
+        self._resyncs = Resyncs(
+            snapshots,
+            activation,
+            self._memberships,
+            self._delivery,
+            cursors,
+            most_bytes=settings.max_answer_bytes,
+            metrics=metrics,
+        )
         self._joins = Joins(
             snapshots,
             history,
-            self._fanout,
-            cursors,
+            activation,
+            self._memberships,
+            delivery=self._delivery,
+            resyncs=self._resyncs,
+            cursors=cursors,
             tickets=self._tickets,
             most_rooms=settings.max_rooms_per_socket,
             most_bytes=settings.max_answer_bytes,
             metrics=metrics,
         )
-        self._fanout.attach(self._joins)
+        return Fanout(self._memberships, self._delivery, self._resyncs, metrics=metrics)
 
     def _http(self, authenticator: Authenticator) -> Quart:
         settings = self._settings
@@ -321,7 +347,7 @@ class Server:
         return bool(reply.get("isWritablePrimary") or reply.get("msg") == "isdbgrid")
 
     def _stream_current(self) -> bool:
-        return self._feed.live and self._feed.lag() <= self._settings.stream_lag_bound
+        return self._progress.live and self._progress.lag() <= self._settings.stream_lag_bound
 
     async def _refresh_tenants(self) -> bool:
         """Read the registry, and try again until it could be read."""
@@ -363,6 +389,7 @@ class Server:
             stack.push_async_callback(self._tokens.aclose)
             stack.push_async_callback(self._login.aclose)
             stack.push_async_callback(self._joins.aclose)
+            stack.push_async_callback(self._resyncs.aclose)
             stack.push_async_callback(self._sessions.aclose)
             stack.push_async_callback(self._lease.end)
             stack.push_async_callback(self._parts.aclose)
@@ -406,7 +433,7 @@ class Server:
 
     async def _ready(self) -> None:
         """The change stream is open, the other workers have come as far, and everyone can know of this process."""
-        await self._feed.opened()
+        await self._progress.opened()
         if self._place is not None:
             await self._place.ready()
         await self._cluster.begin()

@@ -14,6 +14,7 @@ from livedocs.changes import reader
 from livedocs.changes.event import DocumentChange, GrantChange
 from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
+from livedocs.changes.progress import Progress
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Stream
 from livedocs.demo.replicaset import ReplicaSet
@@ -58,11 +59,13 @@ class Followed:
         stream = Stream(
             raw, window=60, tenants=lambda: self.registry.tenants, control="control", metrics=self.metrics
         )
+        self.progress = Progress(self.history, stream, self.metrics)
         self.feed = Feed(
             stream,
             Resolver(Lookups(client)),
             self.history,
             self.listener,
+            progress=self.progress,
             registry=self.registry,
             control="control",
             tenants_changed=self.tenants_changed,
@@ -82,7 +85,7 @@ class Followed:
     async def caught_up(self):
         """Everything that was committed before this has gone through."""
         reply = await self.client["control"].command("ping")
-        await self.feed.passed(reply["operationTime"])
+        await self.progress.passed(reply["operationTime"])
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ async def following(uri):
         task = asyncio.create_task(followed.feed.run())
         try:
             async with asyncio.timeout(WITHIN):
-                await followed.feed.opened()
+                await followed.progress.opened()
                 yield followed
         finally:
             task.cancel()

@@ -41,7 +41,7 @@ async def test_a_feed_that_dies_is_started_again_and_has_everybody_begin_anew(ru
         down.append(running._parts._down.copy())
         gaps.append((reason, tenant))
 
-    running._fanout.gap = gap
+    running._feed._listener.gap = gap
     running._feed._hand_out = hand_out
     notes = mongo[deployment.databases["acme"]]["notes"]
     await notes.insert_one({"n": 1})

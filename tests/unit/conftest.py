@@ -35,13 +35,17 @@ from livedocs.changes.event import DocumentChange, GrantChange, RoomChange, Room
 from livedocs.changes.history import History
 from livedocs.changes.keyring import Keyring
 from livedocs.errors import InvalidCursor
+from livedocs.live.activation import Activation
 from livedocs.live.calls import Calls
 from livedocs.live.client import Bounds, Client
+from livedocs.live.delivery import Delivery
 from livedocs.live.fanout import Fanout
 from livedocs.live.frames import Frame
 from livedocs.live.join_snapshots import JoinSnapshots
 from livedocs.live.joins import Joins
+from livedocs.live.memberships import Memberships
 from livedocs.live.protocol import Call
+from livedocs.live.resyncs import Resyncs
 from livedocs.live.rooms import Rooms
 from livedocs.live.tickets import Tickets
 from livedocs.model import Grant, GrantKey, Role, SealingKey, SealingKeys, Snapshot, SnapshotRequest, Tenant
@@ -346,7 +350,8 @@ class Stage:
         self.budgets = BytesInFlight(config.load(ENVIRONMENT), self.metrics)
         self.rooms = Rooms()
         self.cursors = Plain()
-        self.fanout = Fanout(self.rooms, self.cursors, metrics=self.metrics, clock=self.clock)
+        self.memberships = Memberships(self.rooms, metrics=self.metrics, clock=self.clock)
+        self.delivery = Delivery(self.cursors, metrics=self.metrics)
         self.reader = Reader(self.database)
         self.progress = Progress(self.history)
         snapshots = JoinSnapshots(
@@ -359,18 +364,31 @@ class Stage:
         )
         self.keyring = known_keys()
         self.tickets = Tickets(self.keyring, self.history, reach=window + 60)
+        activation = Activation(self.history, self.memberships, self.delivery.prepared, self.tickets)
+        self.resyncs = Resyncs(
+            snapshots,
+            activation,
+            self.memberships,
+            self.delivery,
+            self.cursors,
+            most_bytes=most_bytes,
+            metrics=self.metrics,
+        )
+        self.fanout = Fanout(self.memberships, self.delivery, self.resyncs, metrics=self.metrics)
         self.joins = Joins(
             snapshots,
             self.history,
-            self.fanout,
-            self.cursors,
+            activation,
+            self.memberships,
+            delivery=self.delivery,
+            resyncs=self.resyncs,
+            cursors=self.cursors,
             tickets=self.tickets,
             most_rooms=most_rooms,
             most_bytes=most_bytes,
             metrics=self.metrics,
         )
-        self.fanout.attach(self.joins)
-        self.calls = Calls(self.joins, self.fanout, self._no_tokens, self.metrics, cursors=self.cursors)
+        self.calls = Calls(self.joins, self.memberships, self._no_tokens, self.metrics, cursors=self.cursors)
         self.delivered = 0
         self._acks: dict[Client, int] = defaultdict(int)
 
@@ -402,7 +420,7 @@ class Stage:
             bounds or Bounds(2**20, 1000),
             address="127.0.0.1",
             since=0.0,
-            backlogged=self.fanout.backlogged,
+            backlogged=self.delivery.backlogged,
             unread=self.budgets.hold(self.principal(subject, tenant=tenant)),
         )
 
@@ -461,12 +479,13 @@ class Stage:
         """What the endpoint does when a socket has gone."""
         client.closed = client.closed or "gone"
         for membership in tuple(self.rooms.of_member(client).values()):
-            self.fanout.remove(membership)
+            self.memberships.remove(membership)
 
     async def aclose(self) -> None:
         for room in self.rooms:
             for membership in tuple(self.rooms.of_room(room)):
-                self.fanout.remove(membership)
+                self.memberships.remove(membership)
+        await self.resyncs.aclose()
         await self.joins.aclose()
 
 

@@ -16,6 +16,7 @@ from livedocs.changes.event import CollectionGone, Lost, RoomKey
 from livedocs.changes.feed import Guard
 from livedocs.changes.normalise import read
 from livedocs.changes.resolver import Resolver
+from livedocs.live.activation import Activation
 from livedocs.live.timers import TimerWheel
 from livedocs.model import Tenant
 
@@ -237,9 +238,9 @@ async def test_a_change_that_cannot_be_encoded_is_made_up_for_by_the_newest_stat
     alice, room = await enter(stage)
     bob, other = await enter(stage, 2, "user:bob")
     poison = stage.database.write(room, "notes", op="insert", n=1)
-    real = stage.fanout.prepared.frame
+    real = stage.delivery.prepared.frame
     monkeypatch.setattr(
-        stage.fanout.prepared, "frame", lambda change: fail() if change.token == poison.token else real(change)
+        stage.delivery.prepared, "frame", lambda change: fail() if change.token == poison.token else real(change)
     )
     # What the guard between the feed and its listener does.
     guard = Guard(stage.fanout, stage.metrics)
@@ -264,12 +265,12 @@ async def test_a_room_whose_resync_fails_is_left_and_the_sockets_other_rooms_go_
     stage.database.grant(other)
     stage.deliver()
     await stage.join(alice, other)
-    real = stage.joins._activate
+    real = Activation.activate
 
-    def activate(membership, *args):
-        return fail() if membership.room == room else real(membership, *args)
+    def activate(self, membership, *args):
+        return fail() if membership.room == room else real(self, membership, *args)
 
-    monkeypatch.setattr(stage.joins, "_activate", activate)
+    monkeypatch.setattr(Activation, "activate", activate)
     stage.fanout.gap("history_lost")
     async with asyncio.timeout(5):
         while not alice.outbox.named("$resync"):
@@ -281,7 +282,7 @@ async def test_a_room_whose_resync_fails_is_left_and_the_sockets_other_rooms_go_
 
 async def test_where_not_even_a_resync_can_be_asked_for_the_member_is_out(stage, monkeypatch):
     alice, room = await enter(stage)
-    monkeypatch.setattr(stage.joins, "resync", fail)
+    monkeypatch.setattr(stage.resyncs, "resync", fail)
     stage.fanout.unreadable(room)
     assert alice.outbox.named("$revoked") == [["$revoked", {"uuid": str(room.uuid), "reason": "unavailable"}]]
     assert not list(stage.rooms.of_room(room))
@@ -293,7 +294,7 @@ async def test_a_grant_whose_end_cannot_be_applied_ends_the_socket(stage, monkey
     stage.deliver()
     alice = stage.client()
     await stage.join(alice, room)
-    monkeypatch.setattr(stage.fanout, "settle", fail)
+    monkeypatch.setattr(stage.memberships, "settle", fail)
     await stage.clock.advance(10)
     assert alice.closed == "error"
     assert not list(stage.rooms.of_room(room))

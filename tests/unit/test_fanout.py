@@ -6,7 +6,9 @@ import pytest
 
 from livedocs.changes.event import CollectionGone
 from livedocs.live.client import Bounds
+from livedocs.live.delivery import Delivery
 from livedocs.live.fanout import Fanout
+from livedocs.live.memberships import Memberships
 from livedocs.live.rooms import Membership, Rooms
 from livedocs.model import Role
 
@@ -18,28 +20,32 @@ class Resyncs:
     def resync(self, client, rooms, reason):
         self.asked[client] = (set(rooms), reason)
 
+    def mend(self, membership):
+        self.resync(membership.member, [membership.room], "event_unreadable")
+
 
 @pytest.fixture
 async def fanout(stage):
     """A fan-out of its own: rooms and clients, and nothing that joins."""
-    fanout = Fanout(Rooms(), stage.cursors, metrics=stage.metrics, clock=stage.clock)
-    fanout.resyncs = Resyncs()
-    fanout.attach(fanout.resyncs)
+    memberships = Memberships(Rooms(), metrics=stage.metrics, clock=stage.clock)
+    delivery, resyncs = Delivery(stage.cursors, metrics=stage.metrics), Resyncs()
+    fanout = Fanout(memberships, delivery, resyncs, metrics=stage.metrics)
+    fanout.memberships, fanout.delivery, fanout.resyncs = memberships, delivery, resyncs
     yield fanout
-    for room in fanout.rooms:
-        for membership in tuple(fanout.rooms.of_room(room)):
-            fanout.remove(membership)
+    for room in memberships.rooms:
+        for membership in tuple(memberships.rooms.of_room(room)):
+            memberships.remove(membership)
 
 
 def enter(stage, fanout, room, *subjects, expires_in=None, client=None):
     """A membership that rests on grants to those subjects."""
     client = client or stage.client()
     membership = Membership(room, client, frozenset(subjects or [client.principal.subject]))
-    fanout.rooms.add(membership)
-    membership.active = True
+    fanout.memberships.rooms.add(membership)
+    membership.activate(membership.subjects, {}, None, "")
     for subject in membership.subjects:
         membership.apply(stage.database.grant(room, subject, expires_in=expires_in))
-    assert fanout.settle(membership, "revoked")
+    assert fanout.memberships.settle(membership, "revoked")
     return client, membership
 
 
@@ -87,7 +93,7 @@ async def test_after_a_revoke_nothing_more_arrives(stage, fanout):
     fanout.change(stage.database.revoke(room))
     fanout.change(stage.database.write(room))
     assert client.outbox.messages == [["$revoked", {"uuid": str(room.uuid), "reason": "revoked"}]]
-    assert not fanout.rooms.holds(membership)
+    assert not fanout.memberships.rooms.holds(membership)
     assert metric(stage, "evictions_total", reason="revoked") == 1
 
 
@@ -136,10 +142,10 @@ async def test_a_grant_is_over_at_its_instant(stage, fanout):
     room = stage.room()
     client, membership = enter(stage, fanout, room, expires_in=10)
     await stage.clock.advance(9.9)
-    assert fanout.rooms.holds(membership)
+    assert fanout.memberships.rooms.holds(membership)
     await stage.clock.advance(0.1)
     assert client.outbox.messages == [["$revoked", {"uuid": str(room.uuid), "reason": "expired"}]]
-    assert not fanout.rooms.holds(membership)
+    assert not fanout.memberships.rooms.holds(membership)
 
 
 async def test_a_delete_by_the_ttl_monitor_is_an_expiry(stage, fanout):
@@ -154,7 +160,7 @@ async def test_an_extended_grant_ends_at_its_new_instant_only(stage, fanout):
     client, membership = enter(stage, fanout, room, expires_in=10)
     fanout.change(stage.database.grant(room, expires_in=20))
     await stage.clock.advance(15)
-    assert fanout.rooms.holds(membership)
+    assert fanout.memberships.rooms.holds(membership)
     await stage.clock.advance(5)
     assert client.outbox.named("$revoked")
 
@@ -165,15 +171,15 @@ async def test_a_grant_without_end_takes_the_end_away(stage, fanout):
     fanout.change(stage.database.grant(room))
     assert membership.timer is None
     await stage.clock.advance(20)
-    assert fanout.rooms.holds(membership)
+    assert fanout.memberships.rooms.holds(membership)
 
 
 async def test_a_grant_of_many_days_does_not_overrun_the_timers(stage, fanout):
     _, membership = enter(stage, fanout, stage.room(), expires_in=3 * 86_400)
     for _ in range(3):
-        assert fanout.rooms.holds(membership)
+        assert fanout.memberships.rooms.holds(membership)
         await stage.clock.advance(86_400)
-    assert not fanout.rooms.holds(membership)
+    assert not fanout.memberships.rooms.holds(membership)
 
 
 async def test_when_the_first_of_two_grants_ends_the_role_is_the_others(stage, fanout):
@@ -196,9 +202,9 @@ async def test_a_grant_that_says_nothing_enforceable_ends_it(stage, fanout):
 
 async def test_a_membership_that_was_left_is_not_ended_again_by_its_timer(stage, fanout):
     client, membership = enter(stage, fanout, stage.room(), expires_in=5)
-    assert fanout.remove(membership)
-    assert not fanout.remove(membership)
-    fanout.evict(membership, "revoked")
+    assert fanout.memberships.remove(membership)
+    assert not fanout.memberships.remove(membership)
+    fanout.memberships.evict(membership, "revoked")
     await stage.clock.advance(10)
     assert client.outbox.frames == []
 
@@ -210,7 +216,7 @@ async def test_a_slow_socket_is_noted_once_and_harms_nobody_else(stage, fanout):
     slow.outbox.waiting = (100, 1)
     for _ in range(3):
         fanout.change(stage.database.write(room))
-    assert {client for client in fanout.backlogged if client.cut is not None} == {slow}
+    assert {client for client in fanout.delivery.backlogged if client.cut is not None} == {slow}
     assert slow.outbox.frames == []
     assert len(quick.outbox.frames) == 3
     assert metric(stage, "slow_sockets_total") == 1
@@ -221,7 +227,7 @@ async def test_a_room_that_is_left_is_owed_nothing(stage, fanout):
     room = stage.room()
     client, membership = enter(stage, fanout, room)
     client.cut = {room, stage.room(2)}
-    fanout.remove(membership)
+    fanout.memberships.remove(membership)
     assert client.cut == {stage.room(2)}
 
 
@@ -230,7 +236,7 @@ async def test_a_gap_concerns_every_active_membership(stage, fanout):
     client, _ = enter(stage, fanout, first)
     enter(stage, fanout, second, client=client)
     _, membership = enter(stage, fanout, first)
-    membership.active = False
+    membership.hold_back()
     fanout.gap("history_lost")
     assert fanout.resyncs.asked == {client: ({first, second}, "history_lost")}
 

@@ -17,6 +17,7 @@ from livedocs.changes import cursor
 from livedocs.changes.event import DocumentChange, GrantChange
 from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
+from livedocs.changes.progress import Progress
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Batch, Opened
 from livedocs.model import Grant, GrantKey, Role, Tenant, grant_document
@@ -127,11 +128,13 @@ class Fed:
         self.stream, self.listener, self.finder, self.registry = Stream(), Listener(), Finder(), Registry()
         self.history, self.metrics = History(window=300, max_bytes=2**20), Metrics()
         self.changed = False
+        self.progress = Progress(self.history, self.stream, self.metrics)
         self.feed = Feed(
             self.stream,
             Resolver(self.finder),
             self.history,
             self.listener,
+            progress=self.progress,
             registry=self.registry,
             control="control",
             tenants_changed=self.tenants_changed,
@@ -180,24 +183,24 @@ async def test_changes_reach_the_history_and_the_listener_in_order(fed):
     assert [type(change) for change in fed.listener.heard] == [DocumentChange, GrantChange, DocumentChange]
     assert fed.history.since(("acme", ROOM), "") == fed.listener.heard[:2]
     # What a receipt waits for: the position is written as soon as a grant has passed.
-    assert fed.feed.granted.is_set()
-    assert fed.feed.position == token(3)
+    await asyncio.wait_for(fed.progress.grants_passed(), 1)
+    assert fed.progress.position == token(3)
 
 
 async def test_what_means_nothing_here_moves_the_position_only(fed):
     foreign = event(5, database="other", documentKey={"_id": ROOM}, fullDocument={"_id": ROOM})
     await fed.give(foreign)
     assert fed.listener.heard == []
-    assert fed.feed.position == token(5)
+    assert fed.progress.position == token(5)
 
 
 async def test_whoever_waits_for_a_cluster_time_waits_until_nothing_of_it_can_follow(fed):
-    waiting = [asyncio.create_task(fed.feed.passed(at(second))) for second in (5, 3, 4)]
+    waiting = [asyncio.create_task(fed.progress.passed(at(second))) for second in (5, 3, 4)]
     await fed.give(insert(3))
     assert not any(task.done() for task in waiting)
     await fed.give(position=cursor.after(at(4)))
     assert [task.done() for task in waiting] == [False, True, True]
-    await fed.feed.passed(at(2))
+    await fed.progress.passed(at(2))
     waiting[0].cancel()
     await fed.give(position=cursor.after(at(9)))
     await asyncio.wait(waiting)
@@ -206,20 +209,20 @@ async def test_whoever_waits_for_a_cluster_time_waits_until_nothing_of_it_can_fo
 
 
 async def test_it_is_live_while_the_stream_is_and_not_before_it_has_opened(fed):
-    unopened = Fed().feed
+    unopened = Fed().progress
     assert not unopened.live
     assert unopened.lag() == float("inf")
-    assert fed.feed.live
+    assert fed.progress.live
     fed.stream.connected = False
-    assert not fed.feed.live
+    assert not fed.progress.live
 
 
 async def test_the_lag_is_the_positions_age(fed):
     fifty_seconds_ago = int(time.time()) - BEGIN - 50
     await fed.open(second=fifty_seconds_ago)
-    assert 49 <= fed.feed.lag() <= 60
+    assert 49 <= fed.progress.lag() <= 60
     await fed.give(position=cursor.after(at(3600)))
-    assert fed.feed.lag() == 0
+    assert fed.progress.lag() == 0
 
 
 async def test_a_gap_restarts_the_history_and_is_told(fed):
@@ -274,7 +277,7 @@ async def test_a_changed_registry_opens_the_stream_again_behind_the_change(fed):
     await fed.give(insert(1), tenants(2), insert(3))
     assert fed.seen == [token(1), "registry read"]
     assert fed.stream.reopened == [token(2)]
-    assert fed.feed.position == token(2)
+    assert fed.progress.position == token(2)
     # What was left of the batch comes again.
     await fed.give(insert(3))
     assert fed.seen == [token(1), "registry read", token(3)]
@@ -382,7 +385,7 @@ async def in_one_turn(fed, *events):
 async def test_a_few_changes_are_told_in_the_turn_they_are_read_in(fed):
     own = ObjectId()
     assert await in_one_turn(fed, insert(1), granted(2), created(3, own, OTHER), changed(4, own)) == 4
-    assert fed.feed.position == token(4)
+    assert fed.progress.position == token(4)
     # Many go by lanes, so that other tenants have their turns.
     assert await in_one_turn(fed, *(insert(second) for second in range(5, 10))) == 4
     await fed.taken()
@@ -425,18 +428,18 @@ async def test_a_tenant_whose_documents_cannot_be_looked_up_holds_up_no_other(fe
     fed.finder.failures = 10**6
     await fed.give(event(1, "update", "test", documentKey={"_id": 1}, updateDescription=CHANGED), of_globex(2))
     assert fed.seen == [token(2)]
-    assert (fed.history.position_of("globex"), fed.feed.position < token(1)) == (token(2), True)
+    assert (fed.history.position_of("globex"), fed.progress.position < token(1)) == (token(2), True)
     # Its own changes wait for one another; the other tenant's do not, nor does who waits for them.
     await fed.give(insert(3), of_globex(4))
     assert fed.seen == [token(2), token(4)]
-    await asyncio.wait_for(fed.feed.passed(at(3), "globex"), 1)
-    waiting = asyncio.create_task(fed.feed.passed(at(3), "acme"))
-    everybody = asyncio.create_task(fed.feed.passed(at(3)))
+    await asyncio.wait_for(fed.progress.passed(at(3), "globex"), 1)
+    waiting = asyncio.create_task(fed.progress.passed(at(3), "acme"))
+    everybody = asyncio.create_task(fed.progress.passed(at(3)))
     await fed.taken()
     assert not waiting.done()
     assert not everybody.done()
-    assert fed.feed.lag("acme") > fed.feed.lag("globex") + 2
-    assert fed.feed.lag("globex") == pytest.approx(fed.feed.lag(), abs=0.5)
+    assert fed.progress.lag("acme") > fed.progress.lag("globex") + 2
+    assert fed.progress.lag("globex") == pytest.approx(fed.progress.lag(), abs=0.5)
     waiting.cancel()
     everybody.cancel()
 

@@ -952,9 +952,9 @@ async def test_a_resync_that_has_to_be_repeated_at_once_is(stage, settled):
 
 async def test_a_client_that_is_owed_no_room_is_not_kept(stage, settled):
     alice = stage.client()
-    stage.joins.resync(alice, [], "slow")
+    stage.resyncs.resync(alice, [], "slow")
     await settled()
-    assert stage.joins._stale == {}
+    assert stage.resyncs._stale == {}
 
 
 async def test_after_a_resync_nothing_of_the_client_is_kept(stage, settled):
@@ -965,8 +965,8 @@ async def test_after_a_resync_nothing_of_the_client_is_kept(stage, settled):
     await stage.join(alice, room)
     stage.fanout.gap("history_lost")
     await settled()
-    assert stage.joins._stale == {}
-    assert not stage.joins._tasks
+    assert stage.resyncs._stale == {}
+    assert not stage.resyncs._tasks
 
 
 async def test_a_resync_counts_the_groups_of_now(stage, settled):
@@ -1136,7 +1136,7 @@ async def test_a_grant_that_ends_between_the_decision_and_the_answer_still_answe
         # The first reading is the decision's; by the second the grant is over.
         return next(readings, stage.clock.now + 10 * stage.clock.second)
 
-    stage.fanout.clock = clock
+    stage.memberships.clock = clock
     alice = stage.client()
     outcome = await stage.joins.join(alice, [room.uuid], Wish())
     assert list(outcome.joined) == [str(room.uuid)]

@@ -90,8 +90,8 @@ class Memberships(RuleBasedStateMachine):
     async def build(self):
         stage = self.stage_type()
         self.slow = SlowSockets(
-            stage.fanout.backlogged,
-            stage.joins,
+            stage.delivery.backlogged,
+            stage.resyncs,
             stall_timeout=10**6,
             clock=asyncio.get_running_loop().time,
         )
@@ -433,7 +433,7 @@ class Memberships(RuleBasedStateMachine):
         for name in self.people:
             self.drain(name)
         self.all_changes_arrive()
-        while self.stage.joins._stale:
+        while self.stage.resyncs._stale:
             self.pass_time(0.2)
         self.watch()
         log = self.stage.database.log
@@ -455,7 +455,7 @@ class Memberships(RuleBasedStateMachine):
                 }
                 newest = [c.token for c in log if isinstance(c, DocumentChange) and c.room == key]
                 assert not newest or room.cursor >= newest[-1] or room.cursor >= cursor.after(log[-1].at)
-        assert all(client.cut is None for client in self.stage.fanout.backlogged)
+        assert all(client.cut is None for client in self.stage.delivery.backlogged)
 
     def teardown(self):
         self.everything_settles()

@@ -34,7 +34,7 @@ def written(token, collection="notes"):
 
 def membership(room=ROOM, member="socket", subjects=BOTH):
     made = Membership(room, member, subjects)
-    made.active, made.after = True, "5"
+    made.activate(made.subjects, {}, None, "5")
     return made
 
 
@@ -49,7 +49,7 @@ def test_only_what_is_behind_its_position_is_for_a_membership():
 
 def test_a_pending_membership_gets_nothing_and_is_told_nothing():
     pending = membership()
-    pending.active = False
+    pending.hold_back()
     assert not pending.wants(written("6"))
     assert not pending.concerns(granted("6"))
 

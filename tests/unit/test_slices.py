@@ -13,6 +13,7 @@ from livedocs.live import frames
 from livedocs.live.client import Bounds
 from livedocs.live.fanout import Fanout
 from livedocs.live.frames import Frame
+from livedocs.live.memberships import Memberships
 from livedocs.live.outbox import DirectOutbox
 from livedocs.live.rooms import Membership, Rooms
 
@@ -28,12 +29,14 @@ def room(stage) -> RoomKey:
 def crowd(stage, room, monkeypatch):
     """A room of many sockets, and a fan-out for which every slice is over as soon as it has begun."""
     monkeypatch.setattr(fanouts, "_SLICE", 0.0)
-    fanout = Fanout(Rooms(), stage.cursors, metrics=stage.metrics, clock=stage.clock)
+    memberships = Memberships(Rooms(), metrics=stage.metrics, clock=stage.clock)
+    fanout = Fanout(memberships, stage.delivery, stage.resyncs, metrics=stage.metrics)
+    fanout.rooms = memberships.rooms
     grant = stage.database.grant(room)
     for _ in range(SIZE):
         membership = Membership(room, stage.client(), frozenset({"user:alice"}))
         fanout.rooms.add(membership)
-        membership.active = True
+        membership.activate(membership.subjects, {}, None, "")
         membership.apply(grant)
     return fanout
 
@@ -96,7 +99,7 @@ async def test_what_is_held_counts_against_the_bounds_of_a_slow_socket(stage, cr
     for _ in range(5):
         crowd.change(stage.database.write(room))
     assert last.cut == {room}
-    assert last in crowd.backlogged
+    assert last in stage.delivery.backlogged
 
 
 async def test_a_socket_that_has_gone_is_not_written_to(stage, crowd, room, settled):

@@ -20,7 +20,7 @@ class Watch:
     """Slow sockets and a clock; `fall_behind` makes one of a client."""
 
     def __init__(self, stage):
-        self.slow, self.resyncs, self.now = stage.fanout.backlogged, Resyncs(), 0.0
+        self.slow, self.resyncs, self.now = stage.delivery.backlogged, Resyncs(), 0.0
         self.sockets = SlowSockets(self.slow, self.resyncs, stall_timeout=30, clock=lambda: self.now)
         self.stage = stage
 

@@ -9,7 +9,6 @@ there is no `await`: a change is in both or in neither, and everyone of a tenant
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import time
 from collections import Counter
@@ -36,6 +35,7 @@ from livedocs.changes.lanes import Lanes, Portion
 from livedocs.changes.listener import Guard, Listener
 from livedocs.changes.normalise import Registry, Unresolved, read
 from livedocs.changes.owner import Owner, Owners
+from livedocs.changes.progress import Progress
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Batch, Opened, Stream, reason_of
 from livedocs.changes.unreadable import stand_in
@@ -60,6 +60,7 @@ class Feed:
     """Follows the stream, keeps the history and tells the listener.
 
     Args:
+        progress: is moved on as changes are told.
         tenants_changed: reads the registry again; answers whether anything is different.
         cover: waits until the keys are known that cursors up to that cluster time are sealed with.
         inquired: told what other processes ask.
@@ -73,6 +74,7 @@ class Feed:
         history: History,
         listener: Listener,
         *,
+        progress: Progress,
         registry: Registry,
         control: str,
         tenants_changed: Callable[[], Awaitable[bool]],
@@ -94,69 +96,12 @@ class Feed:
         self._inquired = inquired
         self._metrics = metrics
         self._counters = {kind: metrics.events.labels(kind) for kind in EVENTS}
-        self._gauge(metrics)
-        self._lanes = Lanes(self._take, failed=self._lose, moved=self._move_soon, most_bytes=_MOST_WAITING)
-        # Up to where the stream has been read: what comes before it has been told, or is in its tenant's lane.
-        self._read_to = history.position
-        self._moving = False
-        # Who waits for everything of a tenant, or of all (None), to have been told up to a position.
-        self._waiters: dict[str | None, list[tuple[str, int, asyncio.Future[None]]]] = {}
-        self._order = itertools.count()
-        # The cluster time of the newest grant change that has passed.
-        self.granted_at = Timestamp(0, 0)
-        self._opened = asyncio.Event()
-        # Set when a grant change has passed; whoever waits for it clears it.
-        self.granted = asyncio.Event()
-
-    def _gauge(self, metrics: Metrics) -> None:
-        """Have the gauges read when somebody asks: a stream that stands still would not set them any more."""
-        history = self._history
-        metrics.stream_lag.set_function(self.lag)
-        metrics.stream_live.set_function(lambda: self.live)
-        metrics.history_events.set_function(lambda: history.count)
-        metrics.history_bytes.set_function(lambda: history.bytes)
-        metrics.history_seconds.set_function(lambda: history.seconds)
-        metrics.history_shortest.set_function(lambda: history.shortest)
-        metrics.history_shortened.set_function(lambda: history.shortened)
-
-    @property
-    def position(self) -> str:
-        """How far the stream has been applied, for every tenant."""
-        return self._history.position
-
-    @property
-    def live(self) -> bool:
-        """Whether the stream is open and was heard from since its last error."""
-        return self._stream.connected and self._opened.is_set()
-
-    def lag(self, tenant: str | None = None) -> float:
-        """How many seconds the stream is behind, or a tenant's changes; infinite before the first opening."""
-        if not self._opened.is_set():
-            return float("inf")
-        applied = self._lanes.applied(tenant) if tenant is not None else None
-        return max(0.0, time.time() - cursor.cluster_time(applied or self._read_to).time)
-
-    async def opened(self) -> None:
-        """Wait for the first opening."""
-        await self._opened.wait()
-
-    async def passed(self, at: Timestamp, tenant: str | None = None) -> None:
-        """Wait until every change of the tenant, or of all, up to and including that cluster time has passed."""
-        after = cursor.after(at)
-        if self._applied(tenant) >= after:
-            return
-        future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters.setdefault(tenant, []), (after, next(self._order), future))
-        await future
-
-    def _applied(self, tenant: str | None) -> str:
-        if tenant is None:
-            return self._history.position
-        return self._lanes.applied(tenant) or self._read_to
+        self._progress = progress
+        self._lanes = Lanes(self._take, failed=self._lose, progress=progress, most_bytes=_MOST_WAITING)
 
     async def run(self) -> None:
         """Follow the stream until cancelled. Called again after it has died, it begins anew for everybody."""
-        if self._opened.is_set():
+        if self._progress.has_opened:
             # Nobody knows how much of the last batch was told.
             self._stream.begin_anew()
         try:
@@ -171,16 +116,14 @@ class Feed:
                             await self._hand_out(batch)
                     else:
                         await self._cover(cursor.cluster_time(batch.position))
-                        self._read_to = batch.position
-                        self._move()
+                        self._progress.read(batch.position)
         finally:
             await self._lanes.aclose()
 
     def _restart(self, opened: Opened) -> None:
         self._history.restart(opened.floor)
-        self._read_to = opened.floor
         self._resolver.forget()
-        self._opened.set()
+        self._progress.restart(opened.floor)
         if opened.reason != "start":
             log.warning("changes were lost, everyone is sent the newest state", reason=opened.reason)
             self._listener.gap(opened.reason)
@@ -212,22 +155,20 @@ class Feed:
                         if await self._tenants_changed():
                             # What follows was selected with the old registry: it is read once more.
                             self._stream.reopen(item.token)
-                            self._read_to = item.token
-                            self._move()
+                            self._progress.read(item.token)
                             return
                         # As of the whole batch.
                         known = True
         await self._fill_lanes(own, batch.position)
-        self._read_to = batch.position
-        self._move()
+        self._progress.read(batch.position)
 
     async def _fill_lanes(self, own: Mapping[str, list[bytes]], position: str) -> None:
         sizes = [len(raw) for events in own.values() for raw in events]
         few = len(sizes) <= _FEW and sum(sizes) <= _FEW_BYTES
         for tenant, events in own.items():
             portion = Portion(events, position)
-            if not (few and self._lanes.applied(tenant) is None and self._take_at_once(tenant, portion)):
-                await self._lanes.put(tenant, portion, self._read_to)
+            if not (few and tenant not in self._lanes and self._take_at_once(tenant, portion)):
+                await self._lanes.put(tenant, portion, self._progress.read_to)
 
     def _take_at_once(self, tenant: str, portion: Portion) -> bool:
         """Tell a few events without a lane, if none needs to be waited for; whether that has been done.
@@ -340,8 +281,7 @@ class Feed:
             counts["grant"] += 1
             self._history.append(change)
             self._guard.change(change)
-            self.granted_at = max(self.granted_at, change.at)
-            self.granted.set()
+            self._progress.granted(change.at)
         elif isinstance(change, CollectionGone):
             counts["gone"] += 1
             self._history.break_off(change.token, change.tenant)
@@ -373,25 +313,6 @@ class Feed:
         except Exception as error:  # noqa: BLE001 - it may be anything, written by hand
             self._metrics.contained.labels("inquiry").inc()
             log_failure(log, "inquiry_unreadable", error)
-
-    def _move_soon(self) -> None:
-        """A lane has moved on: once in a turn of the loop is enough, however many have."""
-        if not self._moving:
-            self._moving = True
-            asyncio.get_running_loop().call_soon(self._move)
-
-    def _move(self) -> None:
-        """Note how far everything has been told, and tell those who wait for it."""
-        self._moving = False
-        self._history.advance(min(self._lanes.oldest() or self._read_to, self._read_to))
-        for tenant, waiting in tuple(self._waiters.items()):
-            applied = self._applied(tenant)
-            while waiting and waiting[0][0] <= applied:
-                future = heapq.heappop(waiting)[2]
-                if not future.done():
-                    future.set_result(None)
-            if not waiting:
-                del self._waiters[tenant]
 
 
 def _subject(item: Change | None) -> dict[str, Any]:

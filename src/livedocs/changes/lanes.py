@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from livedocs import tasks
+from livedocs.changes.progress import Progress
 
 
 class Portion(NamedTuple):
@@ -22,12 +23,11 @@ class Portion(NamedTuple):
 
 
 class _Lane:
-    """One tenant's. `applied` is the position up to which everything of the tenant has been told."""
+    """One tenant's."""
 
-    __slots__ = ("applied", "portions", "task")
+    __slots__ = ("portions", "task")
 
-    def __init__(self, applied: str) -> None:
-        self.applied = applied
+    def __init__(self) -> None:
         self.portions: deque[Portion] = deque()
         self.task: asyncio.Task[None] | None = None
 
@@ -38,7 +38,7 @@ class Lanes:
     Args:
         take: tells the events of a portion; what it raises is that tenant's trouble alone.
         failed: told of the tenant, the portion's position, and what `take` has raised.
-        moved: told whenever a portion has been taken.
+        progress: told how far each tenant is.
         most_bytes: of events that may wait; past that `put` waits as well.
     """
 
@@ -47,12 +47,12 @@ class Lanes:
         take: Callable[[Portion], Awaitable[None]],
         *,
         failed: Callable[[str, str, Exception], None],
-        moved: Callable[[], None],
+        progress: Progress,
         most_bytes: int,
     ) -> None:
         self._take = take
         self._failed = failed
-        self._moved = moved
+        self._progress = progress
         self._most_bytes = most_bytes
         # A lane is in here only as long as something waits in it.
         self._lanes: dict[str, _Lane] = {}
@@ -73,7 +73,8 @@ class Lanes:
             await self._wait()
         lane = self._lanes.get(tenant)
         if lane is None:
-            lane = self._lanes[tenant] = _Lane(applied)
+            lane = self._lanes[tenant] = _Lane()
+            self._progress.waits(tenant, applied)
         lane.portions.append(portion)
         self._bytes += _size(portion)
         if lane.task is None:
@@ -97,21 +98,15 @@ class Lanes:
                     self._taken.set()
                     return
             lane.portions.popleft()
-            lane.applied = portion.position
             self._bytes -= _size(portion)
             if not lane.portions:
                 del self._lanes[tenant]
-            self._moved()
+            self._progress.told(tenant, portion.position, all_of_it=not lane.portions)
             self._taken.set()
 
-    def applied(self, tenant: str) -> str | None:
-        """Up to where everything of the tenant has been told; None when nothing of it waits."""
-        lane = self._lanes.get(tenant)
-        return lane.applied if lane is not None else None
-
-    def oldest(self) -> str | None:
-        """Up to where everything of all tenants has been told; None when nothing waits. Looks at every lane."""
-        return min((lane.applied for lane in self._lanes.values()), default=None)
+    def __contains__(self, tenant: str) -> bool:
+        """Whether anything of the tenant waits."""
+        return tenant in self._lanes
 
     async def drained(self) -> None:
         """Wait until nothing waits any more."""
@@ -126,6 +121,7 @@ class Lanes:
     async def aclose(self) -> None:
         """Give up everything that waits."""
         lanes, self._lanes, self._bytes, self._fatal = self._lanes, {}, 0, None
+        self._progress.give_up()
         await tasks.end(lane.task for lane in lanes.values() if lane.task is not None)
 
 

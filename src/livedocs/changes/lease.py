@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from livedocs.changes.feed import Feed
+from livedocs.changes.progress import Progress
 from livedocs.errors import Unavailable
 from livedocs.telemetry import get_logger
 
@@ -18,7 +18,7 @@ _HEARTBEAT = 2.0
 
 
 class Lease:
-    """Writes the feed's position, for as long as the process has sockets to answer for.
+    """Writes how far the stream has been told, for as long as the process has sockets to answer for.
 
     Args:
         write: stores a position under this process's name; raises Unavailable.
@@ -26,9 +26,12 @@ class Lease:
     """
 
     def __init__(
-        self, feed: Feed, write: Callable[[str], Awaitable[None]], end: Callable[[], Awaitable[None]]
+        self,
+        progress: Progress,
+        write: Callable[[str], Awaitable[None]],
+        end: Callable[[], Awaitable[None]],
     ) -> None:
-        self._feed = feed
+        self._progress = progress
         self._write = write
         self._end = end
 
@@ -47,7 +50,7 @@ class Lease:
 
     async def _renew(self) -> bool:
         try:
-            await self._write(self._feed.position)
+            await self._write(self._progress.position)
         except Unavailable as error:
             log.warning("the lease could not be renewed", detail=error.detail)
             return False
@@ -57,10 +60,7 @@ class Lease:
         """Wait for a grant change, or for the time of the next heartbeat."""
         try:
             async with asyncio.timeout(_HEARTBEAT):
-                await self._feed.granted.wait()
-                self._feed.granted.clear()
-                # Its whole transaction has passed once nothing of its cluster time can follow.
-                await self._feed.passed(self._feed.granted_at)
+                await self._progress.grants_passed()
         except TimeoutError:
             return
 

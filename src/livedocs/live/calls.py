@@ -32,8 +32,8 @@ from livedocs.errors import (
 )
 from livedocs.live import frames
 from livedocs.live.client import Client
-from livedocs.live.fanout import Fanout
 from livedocs.live.joins import MOST_PER_CALL, Joins, Wish
+from livedocs.live.memberships import Memberships
 from livedocs.live.protocol import Call
 from livedocs.model import Tenant, parse_uuid
 from livedocs.telemetry import Metrics
@@ -182,7 +182,7 @@ class Calls:
     def __init__(
         self,
         joins: Joins,
-        fanout: Fanout,
+        memberships: Memberships,
         reauthenticate: Reauthenticate,
         metrics: Metrics,
         limits: Limits | None = None,
@@ -192,7 +192,7 @@ class Calls:
         self._metrics = metrics
         self._limits = limits
         self._joins = joins
-        self._fanout = fanout
+        self._memberships = memberships
         self._cursors = cursors
         self._reauthenticate = reauthenticate
         self._handlers: dict[str, Callable[[Client, Call], Awaitable[None]]] = {
@@ -265,10 +265,8 @@ class Calls:
         joined = _as_written(outcome.joined, asked.uuids)
         ticket = self._joins.ticket(client) if outcome.looked and call.ack is not None else None
         self._answer_join(client, call, joined, refused, ticket)
-        for change in outcome.replay:
-            self._fanout.replay(client, change, outcome.frames.get(change.token))
-        client.settle_unread()
         self._joins.complete(client, outcome)
+        client.settle_unread()
 
     def _refuse_entries(self, client: Client, call: Call, items: list[Any], error: LivedocsError) -> None:
         """Refuse a JoinRoom as a whole: every entry that may be a UUID with the same code."""
@@ -324,8 +322,8 @@ class Calls:
         uuids, refused = read_uuids(entries)
         left = []
         for uuid in uuids:
-            membership = self._fanout.rooms.get(client, RoomKey(client.tenant.slug, uuid))
-            if membership is not None and self._fanout.remove(membership):
+            membership = self._memberships.rooms.get(client, RoomKey(client.tenant.slug, uuid))
+            if membership is not None and self._memberships.remove(membership):
                 left.append(str(uuid))
         if call.ack is not None:
             client.send(frames.ack(call.ack, {"left": left, **({"refused": refused} if refused else {})}))

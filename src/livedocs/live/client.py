@@ -174,6 +174,21 @@ class Client:
         self._allowed = max(self._bounds.bytes, len(frame.wire))
         self._backlogged.add(self)
 
+    def owe(self, room: RoomKey) -> None:
+        """Remember that events of that room were dropped, if any are being dropped."""
+        if self.cut is not None:
+            self.cut.add(room)
+
+    def owe_nothing(self, room: RoomKey) -> None:
+        """Forget that any were: the room has been left."""
+        if self.cut is not None:
+            self.cut.discard(room)
+
+    def take_owed(self) -> set[RoomKey]:
+        """The rooms whose events were dropped, now that the socket has drained; from here on it keeps up."""
+        owed, self.cut = self.cut, None
+        return owed or set()
+
     def settle_unread(self) -> None:
         """Give back of its user's bytes in flight what the peer has taken."""
         self.unread.shrink(self.unread.bytes - self.outbox.backlog()[0])

@@ -2,21 +2,18 @@
 
 A join is: register as pending, look at grants and documents together at one cluster time T, then without an
 `await` activate, answer, and write what the history has behind T. Registered first, so that a revoke behind T
-finds it. A resync is the same with `$resync` for an answer; a change of a caller's groups the same with no answer.
+finds it. A change of a caller's groups is the same with no answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import UUID
 
-from livedocs import tasks
 from livedocs.access.acl import Denied
 from livedocs.access.principal import Principal
 from livedocs.changes import cursor
@@ -24,27 +21,24 @@ from livedocs.changes.cursor import Sealing
 from livedocs.changes.event import DocumentChange, RoomKey
 from livedocs.changes.history import History
 from livedocs.errors import AnswerTooLarge, Forbidden, LivedocsError, TooManyRooms, Unavailable
-from livedocs.live import frames
+from livedocs.live.activation import Activation
 from livedocs.live.client import Client
-from livedocs.live.fanout import Fanout
+from livedocs.live.delivery import Delivery
 from livedocs.live.frames import Frame
 from livedocs.live.join_snapshots import JoinSnapshots
+from livedocs.live.memberships import Memberships
 from livedocs.live.preparation import Preparation, Space, documents_of
-from livedocs.live.prepared import PreparedFrames
-from livedocs.live.rooms import Membership, access_since, held_throughout
+from livedocs.live.resyncs import Resyncs
+from livedocs.live.rooms import Membership, held_throughout
 from livedocs.live.tickets import Tickets
 from livedocs.live.turns import Turns
 from livedocs.model import Snapshot
-from livedocs.telemetry import Metrics, get_logger, log_failure
-
-log = get_logger(__name__)
+from livedocs.telemetry import Metrics
 
 # A join that has not been answered by then is refused.
 _TIMEOUT = 10.0
-_RETRY_FIRST, _RETRY_MOST = 0.2, 5.0
-# Snapshots with documents of one user that are read and encoded at a time, and resyncs of one tenant.
+# Snapshots with documents of one user that are read and encoded at a time.
 _SNAPSHOTS_PER_USER = 2
-_RESYNCS_PER_TENANT = 4
 MOST_PER_CALL = 100
 """Entries in the list of a JoinRoom."""
 
@@ -74,36 +68,13 @@ class Outcome:
     looked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Missed:
-    """The changes a membership is owed, and why they are not all, if they are not."""
-
-    replay: list[DocumentChange]
-    incomplete: str | None
-
-
-def _missed(changes: list[DocumentChange], *, begin: str, first: str, prepared: PreparedFrames) -> _Missed:
-    """What of a room's changes is replayed: those behind `first`, up to one that cannot be shown, or not at once.
-
-    `access`: there are changes behind the cursor `begin` from before the grants in force began. They are not
-    replayed, so what comes after them has no sure ground.
-    """
-    replay = [change for change in changes if change.token > first]
-    incomplete = "access" if any(begin < change.token <= first for change in changes) else None
-    for index, change in enumerate(replay):
-        if change.withheld is not None:
-            return _Missed(replay[:index], change.withheld)
-        if change.heavy and prepared.get(change) is None:
-            # To encode it now would stop the event loop, and nothing may be awaited here.
-            return _Missed(replay[:index], "window")
-    return _Missed(replay, incomplete)
-
-
 class Joins:
-    """Lets clients into rooms, and brings memberships up to date.
+    """Lets clients into rooms, and applies a caller's new groups to them.
 
     Args:
         snapshots: reads what a join rests on.
+        activation: makes the memberships live.
+        resyncs: makes up for what a replay has to leave out.
         cursors: makes the cursors that clients get.
         tickets: knows since when a caller has been in its groups.
         most_rooms: rooms one socket may be in.
@@ -114,9 +85,12 @@ class Joins:
         self,
         snapshots: JoinSnapshots,
         history: History,
-        fanout: Fanout,
-        cursors: Sealing,
+        activation: Activation,
+        memberships: Memberships,
         *,
+        delivery: Delivery,
+        resyncs: Resyncs,
+        cursors: Sealing,
         tickets: Tickets,
         most_rooms: int,
         most_bytes: int,
@@ -124,28 +98,26 @@ class Joins:
     ) -> None:
         self._reader = snapshots
         self._most_bytes = most_bytes
-        self._preparation = Preparation(fanout.prepared)
+        self._preparation = Preparation(delivery.prepared)
         self._snapshots = Turns(_SNAPSHOTS_PER_USER)
-        self._resyncs = Turns(_RESYNCS_PER_TENANT)
         self._history = history
-        self._fanout = fanout
+        self._activation = activation
+        self._memberships = memberships
+        self._rooms = memberships.rooms
+        self._resyncs = resyncs
         self._cursors = cursors
         self._tickets = tickets
-        self._rooms = fanout.rooms
         self._most_rooms = most_rooms
         self._metrics = metrics
         self._joined = metrics.joins.labels("ok")
-        # What is to be resynced, by client and room; a client has a task here as long as it has an entry.
-        self._stale: dict[Client, dict[RoomKey, str]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- join --
 
     async def join(self, client: Client, uuids: Sequence[UUID], wish: Wish) -> Outcome:
         """Let the client into the rooms it may be in.
 
-        The caller writes the answer and then `replay`, without an await, and calls `complete`. Never raises for
-        what the client asked: every UUID is either joined or refused.
+        The caller writes the answer and calls `complete`, without an await. Never raises for what the client
+        asked: every UUID is either joined or refused.
         """
         outcome = Outcome({}, {}, [], {}, {})
         wanted = self._within_limits(client, uuids, outcome)
@@ -167,7 +139,7 @@ class Joins:
                 return outcome
             except BaseException:
                 for membership in pending:
-                    self._fanout.remove(membership)
+                    self._memberships.remove(membership)
                 raise
             if seen:
                 self._tickets.admit(client, wish.ticket, max(snapshot.at for _, snapshot in seen))
@@ -264,9 +236,11 @@ class Joins:
         return self._tickets.issue(client)
 
     def complete(self, client: Client, outcome: Outcome) -> None:
-        """Have what a replay had to leave out made up for by `$resync`; for right behind the replay."""
+        """Write what was missed, and have what that leaves out made up for; for right behind the answer."""
+        for change in outcome.replay:
+            self._resyncs.replay(client, change, outcome.frames.get(change.token))
         for room, reason in outcome.incomplete.items():
-            self.resync(client, [room], reason)
+            self._resyncs.resync(client, [room], reason)
 
     def _within_limits(self, client: Client, uuids: Sequence[UUID], outcome: Outcome) -> list[UUID]:
         wanted = list(dict.fromkeys(uuids))
@@ -291,14 +265,14 @@ class Joins:
             membership.resume = max(former.after, told) if former.active else former.resume
             # What a slow socket was not sent of the former one is still owed to it.
             owed = client.cut is not None and room in client.cut
-            self._fanout.remove(former)
-            if client.cut is not None and owed:
-                client.cut.add(room)
+            self._memberships.remove(former)
+            if owed:
+                client.owe(room)
         self._rooms.add(membership)
         return membership
 
     def _refuse(self, membership: Membership, error: LivedocsError, outcome: Outcome) -> None:
-        self._fanout.remove(membership)
+        self._memberships.remove(membership)
         code = error.on_socket()
         outcome.refused[str(membership.room.uuid)] = {"code": code}
         self._metrics.joins.labels(code).inc()
@@ -322,7 +296,7 @@ class Joins:
             self._refuse(membership, Unavailable(), outcome)
             return
         begin = None if resync else begin
-        missed = self._activate(membership, snapshot, wish, begin)
+        missed = self._activation.activate(membership, snapshot, wish.collections, begin)
         if missed is None:
             self._refuse(membership, Forbidden(), outcome)
             return
@@ -342,181 +316,6 @@ class Joins:
         outcome.joined[str(uuid)] = answer
         outcome.replay.extend(replay)
         self._joined.inc()
-
-    def _activate(
-        self, membership: Membership, snapshot: Snapshot, wish: Wish, begin: str | None
-    ) -> _Missed | None:
-        """Make the membership live. Returns what it has missed, or None when it may not be in the room.
-
-        `begin` is the cursor to resume from; None begins at the snapshot.
-        """
-        room, now = membership.room, self._fanout.clock()
-        horizon = cursor.after(snapshot.at)
-        changes = self._history.since(room, horizon if begin is None else min(begin, horizon))
-        known = [change for change in changes if change.token <= horizon]
-        later = [change for change in changes if change.token > horizon]
-        # The caller may have lost groups since the snapshot was read: what it held by them does not count.
-        membership.subjects = frozenset(membership.member.principal.subjects)
-        at_snapshot = {
-            grant.key.subject: grant
-            for grant in snapshot.grants[room.uuid]
-            if grant.key.subject in membership.subjects
-        }
-        held = held_throughout(at_snapshot.values(), later, membership.subjects, now)
-        if held is None:
-            return None
-        membership.held = held
-        attested = partial(self._tickets.attested, membership.member, otherwise=horizon)
-        first = horizon if begin is None else max(begin, access_since(known, at_snapshot, now, attested))
-        membership.collections = wish.collections
-        membership.after = max(horizon, self._history.position_of(room.tenant))
-        membership.active = True
-        self._fanout.settle(membership, "revoked", now)
-        return _missed(
-            [c for c in changes if isinstance(c, DocumentChange) and membership.takes(c)],
-            begin=horizon if begin is None else begin,
-            first=first,
-            prepared=self._fanout.prepared,
-        )
-
-    # -- resync --
-
-    def resync(self, client: Client, rooms: Collection[RoomKey], reason: str) -> None:
-        """Have one `$resync` per room sent as soon as its newest state can be read."""
-        if client.closed is not None or not rooms:
-            return
-        for room in rooms:
-            # Until its newest state has been read, nothing of the room is written.
-            self._deactivate(client, room)
-        first = client not in self._stale
-        waiting = self._stale.setdefault(client, {})
-        for room in rooms:
-            waiting.setdefault(room, reason)
-        if first:
-            self._own(self._resync(client))
-
-    def _own(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work, name="resync")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _resync(self, client: Client) -> None:
-        wait, most = _RETRY_FIRST, MOST_PER_CALL
-        try:
-            while (waiting := self._stale.get(client)) and client.closed is None:
-                # Whoever does not take the newest state of some rooms has no use for that of others.
-                await client.outbox.writable()
-                async with self._resyncs.of(client.tenant.slug), client.busy:
-                    # Taken out first: what is asked for from here on is asked for anew.
-                    batch = {room: waiting.pop(room) for room in list(waiting)[:most]}
-                    try:
-                        rest = await self._resync_batch(client, batch)
-                    except Unavailable:
-                        rest = batch
-                    except Exception as error:  # noqa: BLE001 - whatever it is, it is not to be others' trouble
-                        self._metrics.contained.labels("resync").inc()
-                        log_failure(log, "resync_failed", error, tenant=client.tenant.slug, rooms=len(batch))
-                        rest = self._single_out(client, batch)
-                for room, reason in rest.items():
-                    waiting.setdefault(room, reason)
-                if len(rest) < len(batch):
-                    wait, most = _RETRY_FIRST, MOST_PER_CALL
-                    continue
-                # Fewer at a time: what makes it fail may be one of them.
-                most = max(1, most // 2)
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
-                wait = min(_RETRY_MOST, 2 * wait)
-        finally:
-            self._stale.pop(client, None)
-
-    def _single_out(self, client: Client, batch: dict[RoomKey, str]) -> dict[RoomKey, str]:
-        """What is tried again of rooms that could not be decided. One that failed by itself is left."""
-        if len(batch) > 1:
-            return batch
-        for room in batch:
-            membership = self._rooms.get(client, room)
-            if membership is not None:
-                self._fanout.evict(membership, "unavailable")
-        return {}
-
-    async def _resync_batch(self, client: Client, batch: dict[RoomKey, str]) -> dict[RoomKey, str]:
-        """One round of reads for some rooms of a client. Returns those that it has to be tried again for.
-
-        Raises:
-            Unavailable: for all of them.
-        """
-        rooms = [room for room in batch if self._deactivate(client, room)]
-        if not rooms:
-            return {}
-        space, rest = Space(self._most_bytes, client.unread), {}
-        try:
-            async with asyncio.timeout(_TIMEOUT):
-                uuids = [room.uuid for room in rooms]
-                snapshot = await self._reader.read(client.principal, client.tenant, uuids, None, documents=True)
-                for room in rooms:
-                    membership = self._rooms.get(client, room)
-                    if membership is not None and not await self._prepare_resync(membership, snapshot, space):
-                        rest[room] = batch[room]
-        except (LivedocsError, TimeoutError) as error:
-            raise Unavailable from error
-        if not self._reader.continues(snapshot, client.tenant):
-            raise Unavailable
-        for room in rooms:
-            membership = self._rooms.get(client, room)
-            if membership is None or room in rest or room.uuid not in snapshot.grants:
-                continue
-            try:
-                self._send_resync(membership, snapshot, batch[room])
-            except Exception as error:  # noqa: BLE001 - one room's; it must not silence the socket's others
-                self._metrics.contained.labels("resync").inc()
-                log_failure(log, "resync_failed", error, tenant=room.tenant, room=str(room.uuid))
-                self._fanout.evict(membership, "unavailable")
-        client.settle_unread()
-        return rest
-
-    async def _prepare_resync(self, membership: Membership, snapshot: Snapshot, space: Space) -> bool:
-        """Encode a room's documents. False when there was no room for them."""
-        uuid = membership.room.uuid
-        if uuid in snapshot.left_out:
-            return False
-        try:
-            wanted, tenant = membership.collections, membership.member.tenant
-            await self._preparation.documents(snapshot, uuid, wanted, tenant, space)
-        except LivedocsError:
-            return False
-        return True
-
-    def _deactivate(self, client: Client, room: RoomKey) -> bool:
-        membership = self._rooms.get(client, room)
-        if membership is None:
-            return False
-        membership.active = False
-        return True
-
-    def _send_resync(self, membership: Membership, snapshot: Snapshot, reason: str) -> None:
-        client: Client = membership.member
-        missed = self._activate(membership, snapshot, Wish(collections=membership.collections), None)
-        if missed is None:
-            self._fanout.evict(membership, "revoked")
-            return
-        self._metrics.resyncs.labels(reason).inc()
-        client.send(
-            frames.event(
-                "$resync",
-                {
-                    "uuid": str(membership.room.uuid),
-                    "reason": reason,
-                    "cursor": self._cursors.seal(cursor.after(snapshot.at)),
-                    "snapshot": documents_of(
-                        snapshot, membership.room.uuid, membership.collections, client.tenant
-                    ),
-                },
-            )
-        )
-        for change in missed.replay:
-            self._fanout.replay(client, change)
-        if missed.incomplete is not None:
-            self.resync(client, [membership.room], missed.incomplete)
 
     # -- a caller who has changed --
 
@@ -538,13 +337,11 @@ class Joins:
 
     def _take_away(self, membership: Membership, lost: frozenset[str], *, keep: bool) -> None:
         """Take away what rests on those subjects. If nothing is left it is over, or with `keep` held back."""
-        membership.subjects -= lost
-        for subject in lost.intersection(membership.held):
-            del membership.held[subject]
-        if keep and isinstance(membership.decide(self._fanout.clock()), Denied):
-            membership.active = False
+        membership.lose(lost)
+        if keep and isinstance(membership.decide(self._memberships.clock()), Denied):
+            membership.hold_back()
         else:
-            self._fanout.settle(membership, "revoked")
+            self._memberships.settle(membership, "revoked")
 
     async def _add_gained(self, client: Client, rooms: list[RoomKey]) -> None:
         """Have the grants of groups that the caller is in now count in the rooms that it is in."""
@@ -559,7 +356,7 @@ class Joins:
                         )
                 except (LivedocsError, TimeoutError):
                     # It tries until it can be read.
-                    self.resync(client, batch, "access")
+                    self._resyncs.resync(client, batch, "access")
                     continue
                 self._tickets.looked(client, snapshot.at)
                 for room in batch:
@@ -571,16 +368,15 @@ class Joins:
         subjects = frozenset(membership.member.principal.subjects)
         grants = [grant for grant in snapshot.grants[membership.room.uuid] if grant.key.subject in subjects]
         later = self._history.since(membership.room, cursor.after(snapshot.at))
-        held = held_throughout(grants, later, subjects, self._fanout.clock())
-        membership.subjects, membership.held = subjects, held or {}
+        held = held_throughout(grants, later, subjects, self._memberships.clock())
+        membership.rest_on(subjects, held or {})
         was_held_back = not membership.active
-        if self._fanout.settle(membership, "revoked") and was_held_back:
+        if self._memberships.settle(membership, "revoked") and was_held_back:
             # What came meanwhile was not for it yet.
-            self.resync(membership.member, [membership.room], "access")
+            self._resyncs.resync(membership.member, [membership.room], "access")
 
     async def aclose(self) -> None:
         """End what is under way."""
-        await tasks.end(self._tasks)
         await self._reader.aclose()
 
 

@@ -6,23 +6,36 @@ set in stream order, and when none is left the membership is over.
 
 from __future__ import annotations
 
+import enum
+from asyncio import TimerHandle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from livedocs.access.acl import Decision, decide
 from livedocs.changes.event import DocumentChange, GrantChange, RoomChange, RoomKey
+from livedocs.live.client import Client
 from livedocs.model import Grant, Role
+
+
+class State(enum.Enum):
+    """Where a membership is in its life. Only an active one is written to."""
+
+    PENDING = "pending"
+    """Registered, so that nothing is missed, and not let in yet."""
+    ACTIVE = "active"
+    RESYNCING = "resyncing"
+    """Held back: it has missed something, or what it rests on is being looked up."""
+    ENDED = "ended"
 
 
 class Membership:
     """One client in one room.
 
     Attributes:
-        member: the client; this module only tells clients apart.
+        member: the client.
         subjects: the subjects whose grants count for it.
-        active: False while pending: registered, so that nothing is missed, but not yet let in.
+        state: changed by its own methods alone.
         after: the position behind which changes are for this membership: those up to it were in the snapshot it
             got, or have been replayed.
         collections: the only collections wanted, or None for all.
@@ -30,7 +43,6 @@ class Membership:
     """
 
     __slots__ = (
-        "active",
         "after",
         "collections",
         "held",
@@ -38,23 +50,63 @@ class Membership:
         "resume",
         "role",
         "room",
+        "state",
         "subjects",
         "timer",
     )
 
-    def __init__(self, room: RoomKey, member: Any, subjects: frozenset[str]) -> None:
+    def __init__(self, room: RoomKey, member: Client, subjects: frozenset[str]) -> None:
         self.room = room
         self.member = member
         self.subjects = subjects
-        self.active = False
+        self.state = State.PENDING
         self.after = ""
         self.collections: frozenset[str] | None = None
         self.held: dict[str, Grant] = {}
         self.role = Role.READER
         # Where a membership that this one replaces had got to.
         self.resume: str | None = None
-        # Whatever ends the membership at the instant its grants do.
-        self.timer: Any = None
+        # Ends the membership at the instant its grants do.
+        self.timer: TimerHandle | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it is written to."""
+        return self.state is State.ACTIVE
+
+    def activate(
+        self,
+        subjects: frozenset[str],
+        held: dict[str, Grant],
+        collections: frozenset[str] | None,
+        after: str,
+    ) -> None:
+        """Let it in, on the strength of those grants: what comes behind that position is for it."""
+        self.subjects, self.held = subjects, held
+        self.collections, self.after = collections, after
+        self.state = State.ACTIVE
+
+    def hold_back(self) -> None:
+        """Write nothing to it until it is activated again."""
+        if self.state is State.ACTIVE:
+            self.state = State.RESYNCING
+
+    def end(self) -> None:
+        """Write nothing to it any more."""
+        self.state = State.ENDED
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def lose(self, subjects: frozenset[str]) -> None:
+        """Have the grants of those subjects count no more."""
+        self.subjects -= subjects
+        for subject in subjects.intersection(self.held):
+            del self.held[subject]
+
+    def rest_on(self, subjects: frozenset[str], held: dict[str, Grant]) -> None:
+        """Have those grants count, and no others."""
+        self.subjects, self.held = subjects, held
 
     def wants(self, change: DocumentChange) -> bool:
         """Whether a change in its room is for it, now."""
@@ -88,8 +140,8 @@ class Rooms:
 
     def __init__(self) -> None:
         # Invariant: `_rooms[m.room][m.member]` is m exactly when `_members[m.member][m.room]` is.
-        self._rooms: dict[RoomKey, dict[Any, Membership]] = {}
-        self._members: dict[Any, dict[RoomKey, Membership]] = {}
+        self._rooms: dict[RoomKey, dict[Client, Membership]] = {}
+        self._members: dict[Client, dict[RoomKey, Membership]] = {}
         # How many rooms each tenant has; no count is ever kept at zero.
         self.tenants: Counter[str] = Counter()
 
@@ -136,11 +188,11 @@ class Rooms:
         members = self._rooms.get(room)
         return members.values() if members is not None else ()
 
-    def of_member(self, member: Any) -> Mapping[RoomKey, Membership]:
+    def of_member(self, member: Client) -> Mapping[RoomKey, Membership]:
         """The memberships of a member."""
         return self._members.get(member, {})
 
-    def get(self, member: Any, room: RoomKey) -> Membership | None:
+    def get(self, member: Client, room: RoomKey) -> Membership | None:
         """A member's membership in a room."""
         return self._members.get(member, {}).get(room)
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from livedocs.live.client import Client
-from livedocs.live.fanout import Resyncs
+from livedocs.live.resyncs import Resyncs
 
 _INTERVAL = 0.1
 
@@ -49,8 +49,7 @@ class SlowSockets:
                 self._forget(client)
             elif waiting == 0:
                 self._forget(client)
-                rooms, client.cut = client.cut, None
-                self._resyncs.resync(client, rooms or (), "slow")
+                self._resyncs.resync(client, client.take_owed(), "slow")
             else:
                 self._watch(client, now)
 

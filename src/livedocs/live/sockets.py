@@ -39,10 +39,10 @@ from livedocs.live import frames, transport
 from livedocs.live.calls import Calls
 from livedocs.live.client import Bounds, Client
 from livedocs.live.conversation import Admitted, Conversation
-from livedocs.live.fanout import Fanout
 from livedocs.live.heartbeat import Heartbeat
 from livedocs.live.joins import Joins
 from livedocs.live.link import Link
+from livedocs.live.memberships import Memberships
 from livedocs.live.outbox import LINGER, DirectOutbox, Outbox
 from livedocs.live.protocol import Call, Connect, check_handshake
 from livedocs.live.quotas import Arrival, SocketQuotas
@@ -77,7 +77,8 @@ class Sockets:
         *,
         authenticator: Authenticator,
         joins: Joins,
-        fanout: Fanout,
+        memberships: Memberships,
+        backlogged: set[Client],
         cursors: Sealing,
         tickets: Tickets,
         sessions: Sessions,
@@ -92,7 +93,8 @@ class Sockets:
         self._settings = settings
         self._authenticator = authenticator
         self._joins = joins
-        self._fanout = fanout
+        self._memberships = memberships
+        self._backlogged = backlogged
         self._sessions = sessions
         self._tickets = tickets
         self._wheel = wheel
@@ -101,7 +103,7 @@ class Sockets:
         self._limits = limits
         self._budgets = budgets
         self._quotas = SocketQuotas(settings)
-        self._calls = Calls(joins, fanout, self._reauthenticate, metrics, limits, cursors=cursors)
+        self._calls = Calls(joins, memberships, self._reauthenticate, metrics, limits, cursors=cursors)
         self._bounds = Bounds(settings.socket_queue_bytes, settings.socket_queue_messages)
         self._clients: dict[str, Client] = {}
         # Accepted, and not connected yet.
@@ -340,7 +342,7 @@ class Sockets:
             self._bounds,
             address=made.address,
             since=time.time(),
-            backlogged=self._fanout.backlogged,
+            backlogged=self._backlogged,
             unread=self._budgets.hold(principal),
         )
         self._clients[client.sid] = client
@@ -355,8 +357,8 @@ class Sockets:
     def _forget_client(self, client: Client) -> None:
         client.unread.release()
         self._ended(client)
-        for membership in tuple(self._fanout.rooms.of_member(client).values()):
-            self._fanout.remove(membership)
+        for membership in tuple(self._memberships.rooms.of_member(client).values()):
+            self._memberships.remove(membership)
         self._sessions.detach(client)
         del self._clients[client.sid]
         self._quotas.disconnected(client.principal)
