@@ -6,7 +6,8 @@
 # Given on the command line or in the environment; scripts/demo has the defaults.
 export PORT OAUTH_PORT MONGO_PORT FRESH
 
-.PHONY: help setup demo test soak docs lint fmt lock clean bench compare load
+# `check` before each commit, `test` before each push.
+.PHONY: help setup demo test check soak docs lint fmt lock clean bench compare load
 
 help:
 	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
@@ -18,6 +19,11 @@ demo:
 ## make test    set up, check and run every test
 test:
 	@scripts/test
+
+## make check   lint, types and unit tests, in under a minute
+check: setup
+	@scripts/lint
+	@.venv/bin/python -m pytest -q --numprocesses auto tests/unit tests/test_layout.py
 
 ## make soak    a long run under random faults; pictures and figures in .cache/soak: DURATION=3600 SEED=7 (ROUND=2) (WORKERS=2)
 soak: setup
