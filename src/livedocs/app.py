@@ -23,7 +23,7 @@ from bson.timestamp import Timestamp
 from quart import Quart
 from structlog.contextvars import bind_contextvars
 
-from livedocs import tasks, tracing
+from livedocs import tracing
 from livedocs.access import tokens
 from livedocs.access.authenticate import Authenticator
 from livedocs.access.budgets import BytesInFlight
@@ -44,9 +44,7 @@ from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Stream
 from livedocs.config import Settings
 from livedocs.errors import TooManyBytes, Unavailable
-from livedocs.event_loop import FairEventLoop
 from livedocs.front import Front, serve, serve_metrics
-from livedocs.garbage import collect_often, give_back_large_blocks, keep_collections_short
 from livedocs.http import app as http_app
 from livedocs.http.admission import Admission, refusal
 from livedocs.http.caller import Proxies
@@ -69,9 +67,13 @@ from livedocs.live.sockets import Sockets
 from livedocs.live.tickets import Tickets
 from livedocs.live.timers import TimerWheel
 from livedocs.live.transport import check_version
-from livedocs.loop_lag import LoopLag
 from livedocs.model import ShownBounds
-from livedocs.parts import Parts
+from livedocs.runtime import tasks
+from livedocs.runtime.event_loop import FairEventLoop
+from livedocs.runtime.garbage import collect_often, give_back_large_blocks, keep_collections_short
+from livedocs.runtime.loop_lag import LoopLag
+from livedocs.runtime.parts import Parts
+from livedocs.runtime.workers import Place, Supervisor, share
 from livedocs.store.batches import Batches
 from livedocs.store.connection import connect, connect_raw
 from livedocs.store.deletions import Deletions
@@ -88,7 +90,6 @@ from livedocs.store.snapshots import Snapshots
 from livedocs.store.tenants import TenantDirectory, Tenants
 from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics, configure_logging, get_logger, log_unhandled
-from livedocs.workers import Place, Supervisor, share
 
 log = get_logger(__name__)
 

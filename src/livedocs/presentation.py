@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from livedocs import extjson
-from livedocs.bsondecode import decode_for_json
-from livedocs.bsonwalk import has_more_elements, most_elements
+from livedocs.codec import extjson
+from livedocs.codec.bsondecode import decode_for_json
+from livedocs.codec.bsonwalk import has_more_elements, most_elements
 from livedocs.model import CollectionKey, ShownBounds, Stored, TooLarge, Unreadable
 from livedocs.telemetry import get_logger
 

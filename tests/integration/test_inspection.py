@@ -10,8 +10,8 @@ import pytest
 from bson import Binary, Int64, ObjectId, Regex
 from bson.binary import UuidRepresentation
 
-from livedocs.bsondecode import CODEC
-from livedocs.bsonwalk import find, uuid_at
+from livedocs.codec.bsondecode import CODEC
+from livedocs.codec.bsonwalk import find, uuid_at
 from livedocs.store import inspection
 from livedocs.store.inspection import KeyReport, count_legacy, inspect_key
 

@@ -11,7 +11,7 @@ import pytest
 from bson import Binary, Code, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.raw_bson import RawBSONDocument
 
-from livedocs.bsonwalk import elements
+from livedocs.codec.bsonwalk import elements
 
 PATCH = "application/merge-patch+json"
 

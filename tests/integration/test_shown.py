@@ -10,7 +10,7 @@ import pytest
 from bson import Binary, Code, DatetimeMS
 from bson.raw_bson import RawBSONDocument
 
-from livedocs.bsondecode import CODEC
+from livedocs.codec.bsondecode import CODEC
 from livedocs.model import ShownBounds
 from livedocs.store.documents import Documents
 

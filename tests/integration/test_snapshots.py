@@ -11,7 +11,7 @@ import structlog
 from bson import Binary, DatetimeMS, Timestamp
 
 from livedocs.access.snapshot_batcher import SnapshotReader
-from livedocs.bsondecode import CODEC, decode
+from livedocs.codec.bsondecode import CODEC, decode
 from livedocs.config import Settings
 from livedocs.errors import AnswerTooLarge, Unavailable
 from livedocs.model import (

@@ -29,11 +29,11 @@ from livedocs import config
 from livedocs.access.budgets import BytesInFlight
 from livedocs.access.principal import Principal
 from livedocs.access.snapshot_batcher import SnapshotBatcher
-from livedocs.bsondecode import CODEC
 from livedocs.changes import cursor
 from livedocs.changes.event import DocumentChange, GrantChange, RoomChange, RoomKey
 from livedocs.changes.history import History
 from livedocs.changes.keyring import Keyring
+from livedocs.codec.bsondecode import CODEC
 from livedocs.errors import InvalidCursor
 from livedocs.live.activation import Activation
 from livedocs.live.calls import Calls

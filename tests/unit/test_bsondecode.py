@@ -15,8 +15,8 @@ from bson.errors import InvalidBSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedocs import extjson
-from livedocs.bsondecode import CODEC, decode, decode_slowly
+from livedocs.codec import extjson
+from livedocs.codec.bsondecode import CODEC, decode, decode_slowly
 
 NAIVE = CODEC.with_options(tz_aware=False, tzinfo=None)
 

@@ -11,8 +11,8 @@ from bson.errors import InvalidBSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedocs.bsondecode import decode_slowly
-from livedocs.bsonwalk import has_more_elements, most_elements
+from livedocs.codec.bsondecode import decode_slowly
+from livedocs.codec.bsonwalk import has_more_elements, most_elements
 
 names = st.text("ab", max_size=2)
 values = st.recursive(

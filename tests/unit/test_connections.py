@@ -6,8 +6,8 @@ from livedocs import config
 from livedocs.access.connections import Connections, Quota
 from livedocs.access.limits import Limits
 from livedocs.errors import RateLimited, TooManyBytes, TooManyConnections
+from livedocs.runtime.workers import share
 from livedocs.telemetry import Metrics
-from livedocs.workers import share
 
 PROXY = "10.0.0.1"
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from livedocs.event_loop import AT_ONCE, TURN, FairEventLoop
+from livedocs.runtime.event_loop import AT_ONCE, TURN, FairEventLoop
 
 
 def run(main):

@@ -24,7 +24,7 @@ from bson import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedocs import extjson
+from livedocs.codec import extjson
 from livedocs.errors import InvalidJson
 
 UUID_ = UUID("12345678-1234-4234-8234-123456789abc")

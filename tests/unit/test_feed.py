@@ -12,7 +12,6 @@ from bson import ObjectId
 from bson.timestamp import Timestamp
 from pymongo.errors import AutoReconnect
 
-from livedocs.bsondecode import CODEC
 from livedocs.changes import cursor
 from livedocs.changes.event import DocumentChange, GrantChange
 from livedocs.changes.feed import Feed
@@ -20,6 +19,7 @@ from livedocs.changes.history import History
 from livedocs.changes.progress import Progress
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Batch, Opened
+from livedocs.codec.bsondecode import CODEC
 from livedocs.model import Grant, GrantKey, Role, Tenant, grant_document
 from livedocs.telemetry import Metrics
 

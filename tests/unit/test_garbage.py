@@ -18,7 +18,7 @@ def test_what_has_survived_is_not_looked_at_again_and_young_cycles_are_collected
     survived, young, collected = in_a_process(
         """
         import gc, weakref
-        from livedocs.garbage import keep_collections_short
+        from livedocs.runtime.garbage import keep_collections_short
 
         class Thing: pass
 
@@ -42,7 +42,7 @@ def test_what_was_put_aside_is_looked_at_once_it_has_doubled():
     before, after = in_a_process(
         """
         import asyncio, contextlib, gc, weakref
-        from livedocs import garbage
+        from livedocs.runtime import garbage
 
         class Thing: pass
 

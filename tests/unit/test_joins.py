@@ -11,9 +11,9 @@ import orjson
 import pytest
 from bson.timestamp import Timestamp
 
-from livedocs import extjson
 from livedocs.changes import cursor
 from livedocs.changes.event import CollectionGone
+from livedocs.codec import extjson
 from livedocs.errors import Unavailable
 from livedocs.live.client import Bounds
 from livedocs.live.joins import MOST_PER_CALL, Wish

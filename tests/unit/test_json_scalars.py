@@ -18,8 +18,8 @@ from bson.errors import InvalidBSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedocs import extjson, jsonscalars
-from livedocs.bsondecode import _FOR_JSON, CODEC, decode, decode_for_json, decode_slowly
+from livedocs.codec import extjson, jsonscalars
+from livedocs.codec.bsondecode import _FOR_JSON, CODEC, decode, decode_for_json, decode_slowly
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 FLAGS = ((2, "i"), (4, "l"), (8, "m"), (16, "s"), (32, "u"), (64, "x"))

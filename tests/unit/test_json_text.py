@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from livedocs import json_text
-from livedocs.slices import at_once
+from livedocs.codec import json_text
+from livedocs.runtime.slices import at_once
 
 
 def elements(value: Any) -> int:

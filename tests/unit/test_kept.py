@@ -10,8 +10,8 @@ from bson import Decimal128, Int64, ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedocs import extjson
-from livedocs.bsondecode import decode, decode_for_json
+from livedocs.codec import extjson
+from livedocs.codec.bsondecode import decode, decode_for_json
 from livedocs.store.kept import keeping
 from livedocs.store.validation import CODEC
 

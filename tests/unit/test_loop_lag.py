@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from livedocs import tasks
-from livedocs.loop_lag import LoopLag
+from livedocs.runtime import tasks
+from livedocs.runtime.loop_lag import LoopLag
 from livedocs.telemetry import Metrics
 
 

@@ -11,10 +11,10 @@ from bson.binary import Binary
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livedocs.bsondecode import CODEC
 from livedocs.changes.event import CollectionGone, GrantChange, TenantsChange
 from livedocs.changes.normalise import Unresolved, place, read
 from livedocs.changes.updates import ambiguous, updated
+from livedocs.codec.bsondecode import CODEC
 from livedocs.live.payload import payload
 from livedocs.model import GrantKey, Role, Tenant, grant_id
 

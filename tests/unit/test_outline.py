@@ -10,12 +10,12 @@ from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
 from tests.unit.test_feed import event
 
-from livedocs import bsonwalk
-from livedocs.bsondecode import CODEC, decode
 from livedocs.changes import outline
 from livedocs.changes.normalise import place, read
 from livedocs.changes.outline import without_image
 from livedocs.changes.updates import ambiguous
+from livedocs.codec import bsonwalk
+from livedocs.codec.bsondecode import CODEC, decode
 from livedocs.live.payload import payload
 from livedocs.model import ShownBounds, Tenant
 from livedocs.presentation import is_clearly_shown, is_heavy, is_too_large

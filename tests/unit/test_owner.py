@@ -9,8 +9,8 @@ import bson
 import pytest
 from bson import Timestamp
 
-from livedocs.bsondecode import CODEC
 from livedocs.changes.owner import Owner, Owners
+from livedocs.codec.bsondecode import CODEC
 from livedocs.model import Tenant
 
 ACME = Tenant("acme", "acme_db", {"notes": "_id"})

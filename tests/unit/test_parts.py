@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from livedocs.parts import Parts
+from livedocs.runtime.parts import Parts
 from livedocs.telemetry import Metrics
 
 

@@ -7,10 +7,10 @@ import bson
 import structlog
 from bson import ObjectId, Timestamp
 
-from livedocs.bsondecode import CODEC
 from livedocs.changes.event import DocumentChange, Lost
 from livedocs.changes.normalise import Unresolved
 from livedocs.changes.resolver import Resolver
+from livedocs.codec.bsondecode import CODEC
 from livedocs.model import Tenant
 
 TENANT = Tenant("acme", "acme_db", {"notes": "_id", "test": "uuid"})

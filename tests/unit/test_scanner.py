@@ -25,13 +25,13 @@ EXPLAINED = {
     "B106": ("The stated secrets of the development provider's services.", {"src/livedocs/demo/people.py"}),
     "B110": (
         "PyMongo refuses what another decoder shows in the next line; `suppress` would cost as much as an event.",
-        {"src/livedocs/bsondecode.py"},
+        {"src/livedocs/codec/bsondecode.py"},
     ),
     "B311": (
         "Random numbers that spread load in time, or ports; what must not be guessed comes from `secrets`.",
         {
-            *("src/livedocs/changes/stream.py", "src/livedocs/live/joins.py", "src/livedocs/live/sessions.py"),
-            *("src/livedocs/parts.py", "src/livedocs/testing/deployment.py"),
+            *("src/livedocs/changes/stream.py", "src/livedocs/live/resyncs.py", "src/livedocs/live/sessions.py"),
+            *("src/livedocs/runtime/parts.py", "src/livedocs/testing/deployment.py"),
         },
     ),
     "B404": (

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from livedocs import tasks
+from livedocs.runtime import tasks
 
 
 @pytest.fixture(autouse=True)

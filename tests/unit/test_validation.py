@@ -6,9 +6,9 @@ from uuid import uuid4
 import pytest
 from bson import Binary, Code, Decimal128, Int64, ObjectId, Timestamp
 
-from livedocs import extjson
+from livedocs.codec import extjson
 from livedocs.errors import DocumentTooLarge, InvalidDocument, InvalidField, TooDeep
-from livedocs.slices import at_once
+from livedocs.runtime.slices import at_once
 from livedocs.store.validation import MAX_NAMES, MOST_DOUBTS, validate, validating
 
 MIB = 2**20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter
 
-from livedocs import slices
+from livedocs.runtime import slices
 
 
 def busy(seconds: float, result: str = "done"):

@@ -14,7 +14,7 @@ import pytest
 
 from livedocs.config import PREFIX, Settings, load
 from livedocs.errors import ConfigurationError
-from livedocs.workers import Deaths, reserve, share
+from livedocs.runtime.workers import Deaths, reserve, share
 
 GIVEN = {
     "public_url": "https://docs.example.com",
@@ -159,7 +159,7 @@ def test_nobody_is_connected_to_a_port_that_is_only_held():
 SCRIPT = """
 import asyncio, os, pathlib, signal, sys, time
 from livedocs.config import Settings
-from livedocs.workers import Supervisor
+from livedocs.runtime.workers import Supervisor
 settings = Settings.model_construct(workers=2, bind="127.0.0.1:0", shutdown_grace={grace})
 folder = pathlib.Path({folder!r})
 def until(name):

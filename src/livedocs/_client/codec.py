@@ -7,7 +7,7 @@ from typing import Any
 
 from bson import Int64
 
-from livedocs import extjson
+from livedocs.codec import extjson
 from livedocs.errors import InvalidJson, UnexpectedAnswer
 
 

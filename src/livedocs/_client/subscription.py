@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from livedocs import tasks
 from livedocs._client import answers
 from livedocs._client.connection import Connection
 from livedocs._client.events import Change, Event, Refused, Revoked, Snapshot
@@ -25,6 +24,7 @@ from livedocs.errors import (
     TokenUnavailable,
     Unauthenticated,
 )
+from livedocs.runtime import tasks
 
 _log = logging.getLogger("livedocs.client")
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from livedocs import tasks
+from livedocs.runtime import tasks
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Protocol
 
-from livedocs import tasks
 from livedocs.errors import Unavailable
 from livedocs.model import Snapshot, SnapshotRequest, Tenant
+from livedocs.runtime import tasks
 
 # Grants that one round asks for at most, unless a single request asks for more.
 _MOST_GRANTS = 500

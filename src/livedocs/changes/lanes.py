@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from livedocs import tasks
 from livedocs.changes.progress import Progress
+from livedocs.runtime import tasks
 
 
 class Portion(NamedTuple):

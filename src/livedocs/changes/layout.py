@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from struct import Struct
 
-from livedocs.bsonwalk import DOCUMENT, FIXED_BY_KIND, SIZED
+from livedocs.codec.bsonwalk import DOCUMENT, FIXED_BY_KIND, SIZED
 
 _INT32 = Struct("<i").unpack_from
 # What nearly every event begins with. One match takes half as long as a step for each element.

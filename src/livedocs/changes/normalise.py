@@ -13,7 +13,6 @@ from uuid import UUID
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.timestamp import Timestamp
 
-from livedocs.bsondecode import decode, decode_small
 from livedocs.changes.event import (
     Change,
     CollectionGone,
@@ -39,6 +38,7 @@ from livedocs.changes.outline import (
     without_image,
 )
 from livedocs.changes.updates import updated
+from livedocs.codec.bsondecode import decode, decode_small
 from livedocs.model import Grant, GrantKey, ShownBounds, Tenant, parse_grant, parse_grant_key
 from livedocs.presentation import is_heavy
 

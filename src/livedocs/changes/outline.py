@@ -13,10 +13,10 @@ from uuid import UUID
 
 import bson
 
-from livedocs.bsondecode import CODEC, decode
-from livedocs.bsonwalk import ARRAY, DOCUMENT, Element, elements, find, uuid_at
 from livedocs.changes.layout import pre_image
 from livedocs.changes.updates import ambiguous, names_a_nested_field, updated
+from livedocs.codec.bsondecode import CODEC, decode
+from livedocs.codec.bsonwalk import ARRAY, DOCUMENT, Element, elements, find, uuid_at
 from livedocs.model import ShownBounds
 from livedocs.presentation import is_too_large
 

@@ -23,10 +23,10 @@ from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import AutoReconnect, PyMongoError
 
-from livedocs import tasks
 from livedocs.changes import getmore
 from livedocs.changes.answers import Answers
 from livedocs.changes.getmore import Answer
+from livedocs.runtime import tasks
 from livedocs.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -9,8 +9,8 @@ from uuid import UUID
 import click
 from pymongo import AsyncMongoClient
 
-from livedocs import extjson
 from livedocs.cli.repositories import as_json, listed, use
+from livedocs.codec import extjson
 from livedocs.errors import InvalidUuid, NotFound
 from livedocs.model import parse_uuid
 from livedocs.store.audit import ACTIONS

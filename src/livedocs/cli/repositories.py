@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 import click
 from pymongo import AsyncMongoClient
 
-from livedocs import extjson
 from livedocs.cli.settings import load, log_errors
+from livedocs.codec import extjson
 from livedocs.errors import LivedocsError, NotFound, Unavailable
 from livedocs.store.audit import Actor
 from livedocs.store.connection import connect

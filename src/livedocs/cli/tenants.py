@@ -6,8 +6,8 @@ from typing import BinaryIO, Literal, cast
 
 import click
 
-from livedocs import extjson
 from livedocs.cli.repositories import ACTOR, as_json, dry_run, json_line, listed, use
+from livedocs.codec import extjson
 from livedocs.errors import InvalidJson
 from livedocs.model import CollectionKey, Tenant
 from livedocs.names import escaped

@@ -11,9 +11,9 @@ from uuid import UUID
 import click
 import orjson
 
-from livedocs import extjson
 from livedocs.cli import service
 from livedocs.client import Change, Client, Event, Refused, Retries, Revoked, Snapshot
+from livedocs.codec import extjson
 from livedocs.errors import ClientError, InvalidUuid, LivedocsError
 from livedocs.model import parse_uuid
 

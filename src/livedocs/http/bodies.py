@@ -12,8 +12,9 @@ from typing import Any
 from quart import Response, request
 from werkzeug.exceptions import RequestTimeout
 
-from livedocs import extjson, slices
 from livedocs.access.budgets import Hold
+from livedocs.codec import extjson
+from livedocs.codec.json_text import count
 from livedocs.errors import (
     BadRequest,
     DocumentTooLarge,
@@ -25,9 +26,9 @@ from livedocs.http import backpressure
 from livedocs.http.caller import caller
 from livedocs.http.etags import tagged
 from livedocs.http.written import Written, writing
-from livedocs.json_text import count
 from livedocs.model import CollectionKey
-from livedocs.slices import Steps
+from livedocs.runtime import slices
+from livedocs.runtime.slices import Steps
 
 _KEY = re.compile(r'(?:"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x2b\x2d-\x7e]{1,255}))\Z')
 _RETURN = re.compile(r"\s*return\s*=\s*\"?(\w+)\"?\s*\Z", re.IGNORECASE)

@@ -11,7 +11,6 @@ from typing import Any
 from quart import Blueprint, Response, request
 from quart_schema import document_request, document_response, tag
 
-from livedocs import slices
 from livedocs.access.budgets import Hold
 from livedocs.config import Settings
 from livedocs.errors import Forbidden, LivedocsError, Unavailable
@@ -26,6 +25,7 @@ from livedocs.http.documents import tenant_collection
 from livedocs.http.freshness import recheck
 from livedocs.http.shapes import BulkDocuments, BulkGrants, BulkResults
 from livedocs.model import Role
+from livedocs.runtime import slices
 from livedocs.store.batches import Batches, Writer
 from livedocs.store.documents import Documents
 from livedocs.store.idempotency import IdempotencyKeys, Once

@@ -11,14 +11,14 @@ from uuid import UUID
 
 import orjson
 
-from livedocs import extjson, json_text
 from livedocs.access.budgets import Hold
+from livedocs.codec import extjson, json_text
 from livedocs.errors import BadRequest, InvalidDocument, InvalidJson, LivedocsError, PayloadTooLarge, TooManyBytes
 from livedocs.http import bulk_rules as rules
 from livedocs.http.bodies import Limit, decoding, document_limit
 from livedocs.http.written import writing
 from livedocs.model import CollectionKey, parse_uuid
-from livedocs.slices import Steps
+from livedocs.runtime.slices import Steps
 from livedocs.store.batches import MOST
 
 MAX_BYTES = 16 * 2**20

@@ -17,7 +17,7 @@ from bson.errors import BSONError
 from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_request, document_response, tag
 
-from livedocs import extjson
+from livedocs.codec import extjson
 from livedocs.errors import BadRequest, Forbidden, InvalidDocument, LivedocsError, UnknownCollection
 from livedocs.http import document_rules as rules
 from livedocs.http.bodies import (

@@ -13,7 +13,6 @@ from typing import Any
 from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_response, tag
 
-from livedocs import slices
 from livedocs.access.budgets import Hold
 from livedocs.access.principal import Principal
 from livedocs.config import Settings
@@ -28,6 +27,7 @@ from livedocs.http.documents import tenant_collection
 from livedocs.http.freshness import recheck
 from livedocs.http.shapes import ImportDone, ImportPosition, ImportQuery
 from livedocs.model import Role
+from livedocs.runtime import slices
 from livedocs.store.batches import Batches, Writer
 from livedocs.store.documents import Documents
 from livedocs.store.idempotency import IdempotencyKeys, Once

@@ -15,8 +15,9 @@ from quart import Blueprint, Response, render_template
 from quart_schema import Info, OpenAPIProvider, QuartSchema, hide
 from werkzeug.routing.rules import Rule
 
-from livedocs import __version__, extjson
+from livedocs import __version__
 from livedocs.access.credentials import cookie_name
+from livedocs.codec import extjson
 from livedocs.config import Settings
 from livedocs.errors import LivedocsError
 from livedocs.http import asyncapi

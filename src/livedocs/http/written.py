@@ -14,7 +14,7 @@ from uuid import UUID
 from livedocs.errors import InvalidField, InvalidUuid
 from livedocs.model import CollectionKey, parse_uuid
 from livedocs.presentation import OWN_UUID
-from livedocs.slices import Steps
+from livedocs.runtime.slices import Steps
 from livedocs.store.merge import same
 from livedocs.store.validation import Doubt, validating
 

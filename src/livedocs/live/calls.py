@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from livedocs import extjson, tracing
+from livedocs import tracing
 from livedocs.access.credentials import well_formed
 from livedocs.access.limits import Kind, Limits
 from livedocs.access.principal import Principal
 from livedocs.changes.cursor import Sealing
 from livedocs.changes.event import RoomKey
+from livedocs.codec import extjson
 from livedocs.errors import (
     BadRequest,
     Forbidden,

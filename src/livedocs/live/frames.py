@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from livedocs import extjson
+from livedocs.codec import extjson
 
 # Engine.IO packet types, then Socket.IO's behind Engine.IO's "message".
 _OPEN, _PING = b"0", b"2"

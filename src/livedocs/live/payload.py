@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from livedocs.bsondecode import decode_for_json
 from livedocs.changes.event import DocumentChange
+from livedocs.codec.bsondecode import decode_for_json
 from livedocs.presentation import present, present_changes, shown_path
 
 

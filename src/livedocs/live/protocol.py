@@ -13,9 +13,9 @@ from urllib.parse import parse_qs
 import orjson
 from socketio import packet as socketio_packet
 
+from livedocs.codec.json_text import count
 from livedocs.errors import BadRequest
-from livedocs.json_text import count
-from livedocs.slices import at_once
+from livedocs.runtime.slices import at_once
 
 # An answer repeats what was sent, and what encodes it must not run out of stack.
 _DEEPEST = 64

@@ -11,7 +11,6 @@ import asyncio
 import random
 from collections.abc import Collection
 
-from livedocs import tasks
 from livedocs.changes import cursor
 from livedocs.changes.cursor import Sealing
 from livedocs.changes.event import DocumentChange, RoomKey
@@ -27,6 +26,7 @@ from livedocs.live.preparation import Preparation, Space, documents_of
 from livedocs.live.rooms import Membership
 from livedocs.live.turns import Turns
 from livedocs.model import Snapshot
+from livedocs.runtime import tasks
 from livedocs.telemetry import Metrics, get_logger, log_failure
 
 log = get_logger(__name__)

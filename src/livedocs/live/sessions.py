@@ -13,13 +13,13 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Protocol
 
-from livedocs import tasks
 from livedocs.access.principal import Principal
 from livedocs.errors import InvalidToken, LivedocsError, TenantSuspended, TenantUnknown, Unavailable
 from livedocs.live import frames
 from livedocs.live.client import Client
 from livedocs.live.timers import TimerWheel
 from livedocs.model import Tenant
+from livedocs.runtime import tasks
 from livedocs.telemetry import get_logger
 
 log = get_logger(__name__)

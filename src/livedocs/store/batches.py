@@ -22,7 +22,7 @@ from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateOn
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from livedocs.bsonwalk import find, uuid_at
+from livedocs.codec.bsonwalk import find, uuid_at
 from livedocs.errors import LivedocsError, Unavailable
 from livedocs.model import Grant, GrantKey, Role, ShownBounds, Tenant, grant_document, grant_id
 from livedocs.store.audit import Actor, Audit, Entry

@@ -25,7 +25,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.collection import ReturnDocument
 
-from livedocs.bsondecode import decode
+from livedocs.codec.bsondecode import decode
 from livedocs.model import (
     CollectionKey,
     Grant,

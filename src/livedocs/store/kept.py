@@ -12,7 +12,7 @@ from typing import Any
 import bson
 from bson.raw_bson import RawBSONDocument
 
-from livedocs.bsonwalk import ARRAY, DOCUMENT, Element, elements
+from livedocs.codec.bsonwalk import ARRAY, DOCUMENT, Element, elements
 from livedocs.store.merge import same
 from livedocs.store.validation import CODEC
 

@@ -11,7 +11,7 @@ from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
-from livedocs.bsonwalk import ARRAY, DOCUMENT, Element, elements, uuid_at
+from livedocs.codec.bsonwalk import ARRAY, DOCUMENT, Element, elements, uuid_at
 from livedocs.model import Tenant
 from livedocs.store.connection import RAW, MongoDocument
 from livedocs.store.failures import SNAPSHOT_GONE

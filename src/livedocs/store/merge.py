@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from livedocs import extjson
+from livedocs.codec import extjson
 from livedocs.errors import InvalidJson
 
 

@@ -11,8 +11,8 @@ import bson
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from livedocs.bsondecode import decode
-from livedocs.bsonwalk import DOCUMENT, elements, find
+from livedocs.codec.bsondecode import decode
+from livedocs.codec.bsonwalk import DOCUMENT, elements, find
 from livedocs.errors import DocumentTooLarge
 from livedocs.model import ShownBounds
 from livedocs.presentation import is_clearly_shown, is_heavy, is_too_large

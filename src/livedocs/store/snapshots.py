@@ -26,8 +26,8 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
-from livedocs.bsondecode import decode
-from livedocs.bsonwalk import DOCUMENT, elements, uuid_at
+from livedocs.codec.bsondecode import decode
+from livedocs.codec.bsonwalk import DOCUMENT, elements, uuid_at
 from livedocs.errors import AnswerTooLarge
 from livedocs.model import (
     CollectionKey,

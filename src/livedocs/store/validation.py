@@ -18,7 +18,7 @@ from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 
 from livedocs.errors import DocumentTooLarge, InvalidDocument, InvalidField, TooDeep
-from livedocs.slices import Steps, at_once, pieces
+from livedocs.runtime.slices import Steps, at_once, pieces
 
 MAX_DEPTH = 32
 """Levels of objects and arrays, the document itself being the first."""

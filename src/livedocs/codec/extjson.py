@@ -36,10 +36,10 @@ from bson import (
 from bson.binary import UUID_SUBTYPE
 from bson.errors import BSONError
 
-from livedocs import jsonscalars
+from livedocs.codec import jsonscalars
+from livedocs.codec.jsonscalars import MILLISECOND, SAFE
 from livedocs.errors import InvalidJson
-from livedocs.jsonscalars import MILLISECOND, SAFE
-from livedocs.slices import Steps, at_once, pieces
+from livedocs.runtime.slices import Steps, at_once, pieces
 
 # What a 64-bit integer cannot be: orjson makes a double of a longer one, and its last digits are gone.
 _WIDE = float(2**63)

@@ -25,8 +25,8 @@ from bson.binary import UUID_SUBTYPE, Binary, UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import InvalidBSON
 
-from livedocs import jsonscalars
-from livedocs.bsonwalk import (
+from livedocs.codec import jsonscalars
+from livedocs.codec.bsonwalk import (
     ARRAY,
     CODE_WITH_SCOPE,
     DOCUMENT,

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from livedocs import tasks
+from livedocs.runtime import tasks
 from livedocs.telemetry import Metrics, get_logger, log_failure
 
 log = get_logger(__name__)

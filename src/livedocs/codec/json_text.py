@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from livedocs.slices import Steps
+from livedocs.runtime.slices import Steps
 
 Text = bytes | bytearray
 

@@ -1,0 +1,1 @@
+"""BSON and Extended JSON, read and written."""

@@ -1,0 +1,1 @@
+"""How the process runs: its event loop, tasks, parts, memory and workers."""
