@@ -36,9 +36,10 @@ IMPORTS: dict[str, str] = {
     "http": "access changes codec config errors exchange livedocs model presentation runtime store telemetry "
     "tracing",
     "live": "access changes codec config errors exchange model presentation runtime store telemetry tracing",
+    "cluster": "access changes errors live model store telemetry",
     # What stands at the listening socket tells them apart, and what puts everything together.
     "front": "access config errors exchange http live telemetry",
-    "app": "access changes config errors front http live model runtime store telemetry tracing",
+    "app": "access changes cluster config errors front http live model runtime store telemetry tracing",
     # Commands and the demo put things together from outside; the server knows neither.
     "demo": "config model store telemetry",
     "cli": "access addresses app client codec config demo errors livedocs model mongodb_uri names store telemetry",

@@ -38,10 +38,12 @@ from livedocs.changes.event import InquiryMade
 from livedocs.changes.feed import Feed
 from livedocs.changes.history import History
 from livedocs.changes.keyring import Keyring
-from livedocs.changes.lease import Lease
 from livedocs.changes.progress import Progress
 from livedocs.changes.resolver import Resolver
 from livedocs.changes.stream import Stream
+from livedocs.cluster.lease import Lease
+from livedocs.cluster.local_sessions import LocalSessions
+from livedocs.cluster.sessions import ClusterSessions
 from livedocs.config import Settings
 from livedocs.errors import TooManyBytes, Unavailable
 from livedocs.front import Front, serve, serve_metrics
@@ -51,16 +53,14 @@ from livedocs.http.caller import Proxies
 from livedocs.http.exchanges import Exchanges
 from livedocs.http.probes import Probes
 from livedocs.live.activation import Activation
-from livedocs.live.cluster import Cluster
+from livedocs.live.audit import noting
 from livedocs.live.delivery import Delivery
-from livedocs.live.ends import noting
 from livedocs.live.fanout import Fanout
 from livedocs.live.join_snapshots import JoinSnapshots
 from livedocs.live.joins import Joins
 from livedocs.live.memberships import Memberships
 from livedocs.live.resyncs import Resyncs
 from livedocs.live.rooms import Rooms
-from livedocs.live.roster import Roster
 from livedocs.live.sessions import Sessions
 from livedocs.live.slow import SlowSockets
 from livedocs.live.sockets import Sockets
@@ -74,6 +74,8 @@ from livedocs.runtime.garbage import collect_often, give_back_large_blocks, keep
 from livedocs.runtime.loop_lag import LoopLag
 from livedocs.runtime.parts import Parts
 from livedocs.runtime.workers import Place, Supervisor, share
+from livedocs.store.audit_log import AuditLog
+from livedocs.store.audit_writer import AuditWriter
 from livedocs.store.batches import Batches
 from livedocs.store.connection import connect, connect_raw
 from livedocs.store.deletions import Deletions
@@ -81,14 +83,12 @@ from livedocs.store.documents import Documents
 from livedocs.store.grants import Grants
 from livedocs.store.idempotency import IdempotencyKeys
 from livedocs.store.inquiries import Inquiries, Logout
-from livedocs.store.journal import Journal
 from livedocs.store.keys import Keys
 from livedocs.store.lookups import Lookups
 from livedocs.store.processes import Process, Processes
 from livedocs.store.renewals import SharedRenewals
 from livedocs.store.snapshots import Snapshots
 from livedocs.store.tenants import TenantDirectory, Tenants
-from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics, configure_logging, get_logger, log_unhandled
 
 log = get_logger(__name__)
@@ -192,7 +192,7 @@ class Server:
             stall_timeout=settings.socket_stall_timeout,
             clock=loop.time,
         )
-        self._journal = Journal(self._client, settings.control_database)
+        self._audit = AuditWriter(self._client, settings.control_database)
         self._limits = Limits(settings, metrics, clock=loop.time)
         self._bytes_in_flight = BytesInFlight(settings, metrics)
         self._sockets = Sockets(
@@ -209,11 +209,11 @@ class Server:
             limits=self._limits,
             budgets=self._bytes_in_flight,
             metrics=metrics,
-            ended=noting(self._journal.note),
+            ended=noting(self._audit.note),
         )
-        self._cluster = Cluster(
+        self._cluster = ClusterSessions(
             self._process,
-            Roster(self._sockets, self._memberships.rooms),
+            LocalSessions(self._sockets, self._memberships.rooms),
             self._processes,
             Inquiries(self._client, settings.control_database),
             log_out=partial(self._log_out, authenticator),
@@ -329,14 +329,14 @@ class Server:
                 batches=Batches(self._client, settings.control_database, self._bounds),
                 idempotency=IdempotencyKeys(self._client, settings.control_database),
                 processes=self._processes,
-                roster=self._cluster,
+                sessions=self._cluster,
                 registry=self._registry,
                 deletions=Deletions(self._client, settings.control_database),
-                trail=Trail(self._client, settings.control_database),
+                audit=AuditLog(self._client, settings.control_database),
                 login=self._login,
                 limits=self._limits,
                 bytes_in_flight=self._bytes_in_flight,
-                note=self._journal.note,
+                note=self._audit.note,
                 probes=self._probes,
                 on_logout=self._logged_out,
                 now=_now,
@@ -385,7 +385,7 @@ class Server:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._client.close)
             stack.push_async_callback(self._stream_client.close)
-            stack.push_async_callback(self._journal.aclose)
+            stack.push_async_callback(self._audit.aclose)
             stack.push_async_callback(self._issuer.aclose)
             stack.push_async_callback(self._tokens.aclose)
             stack.push_async_callback(self._login.aclose)
@@ -404,7 +404,7 @@ class Server:
             self._parts.start("timers", self._wheel.run)
             self._parts.start("probes", self._probes.run)
             self._parts.start("slow sockets", self._slow.run)
-            self._parts.start("journal", self._journal.run)
+            self._parts.start("journal", self._audit.run)
             self._parts.start("cluster", self._cluster.run)
             self._parts.start("logouts", self._cluster.announce)
             self._parts.start("loop lag", LoopLag(self.metrics).run)

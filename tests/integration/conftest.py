@@ -21,6 +21,7 @@ from livedocs.http.admission import Admission
 from livedocs.http.app import Services, build
 from livedocs.http.caller import Proxies
 from livedocs.http.exchanges import Exchanges
+from livedocs.store.audit_log import AuditLog
 from livedocs.store.batches import Batches
 from livedocs.store.connection import connect
 from livedocs.store.deletions import Deletions
@@ -29,7 +30,6 @@ from livedocs.store.grants import Grants
 from livedocs.store.idempotency import IdempotencyKeys
 from livedocs.store.processes import Processes
 from livedocs.store.tenants import TenantDirectory, Tenants
-from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics
 
 
@@ -169,7 +169,7 @@ def start_api(mongo, deployment):
                     "processes": Processes(mongo, settings.control_database),
                     "registry": Tenants(mongo, settings.control_database),
                     "deletions": Deletions(mongo, settings.control_database),
-                    "trail": Trail(mongo, settings.control_database),
+                    "audit": AuditLog(mongo, settings.control_database),
                     "login": LoginClient(settings, issuer, now=lambda: datetime.now(UTC)),
                     **services,
                 }

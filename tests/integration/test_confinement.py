@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from livedocs.errors import InvalidSubject, NotFound, UnknownCollection
-from livedocs.http.roster import NoRoster
+from livedocs.http.session_queries import NoSessions
 from livedocs.model import Role
 from livedocs.store.inquiries import Answer as Holding
 from livedocs.store.inquiries import Session
@@ -235,13 +235,13 @@ async def test_an_explanation_shows_it_nobodys_socket(registry, start_api):
         rooms={uuid: Role.READER},
     )
 
-    class Connected(NoRoster):
+    class Connected(NoSessions):
         async def ask(self, question, *, by=""):
             return [(Process("p", "host", 1, ""), Holding((socket,), 1))], ()
 
     await registry.confine("acme", SERVICE, ["notes"])
     try:
-        api = await start_api(services={"roster": Connected()})
+        api = await start_api(services={"sessions": Connected()})
         explained = f"/v1/grants/{uuid}/explain?subject=user:alice"
         assert "sockets" not in (await api.someone(WHO, scope="livedocs:admin").get(explained)).json
         other = await api.someone("client:acme-other", scope="livedocs:admin").get(explained)

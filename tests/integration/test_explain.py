@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from livedocs.http.roster import NoRoster
+from livedocs.http.session_queries import NoSessions
 from livedocs.model import Grant, GrantKey, Role
 from livedocs.store.audit import Actor
 from livedocs.store.grants import Grants
@@ -18,7 +18,7 @@ from livedocs.store.processes import Process
 ROOM = uuid4()
 
 
-class Connected(NoRoster):
+class Connected(NoSessions):
     """Bob is connected, and in two groups."""
 
     def __init__(self):
@@ -38,20 +38,20 @@ class Connected(NoRoster):
 
 
 @pytest.fixture
-def roster():
+def sessions():
     return Connected()
 
 
 @pytest.fixture
-async def explained(start_api, roster, mongo, deployment):
+async def explained(start_api, sessions, mongo, deployment):
     grants = Grants(mongo, deployment.control_database)
     for subject, role in (("user:alice", Role.OWNER), ("group:staff", Role.READER), ("group:other", Role.WRITER)):
         grant = Grant(GrantKey("acme", ROOM, subject), role, None, "x", datetime.now(UTC))
         await grants.put(grant, Actor("system"))
-    return await start_api(services={"roster": roster})
+    return await start_api(services={"sessions": sessions})
 
 
-async def test_an_owner_learns_neither_the_groups_of_others_nor_whether_they_are_there(explained, roster):
+async def test_an_owner_learns_neither_the_groups_of_others_nor_whether_they_are_there(explained, sessions):
     alice = explained.someone("user:alice")
     path = f"/v1/grants/{ROOM}/explain?subject=user:bob"
     found = (await alice.get(path)).json
@@ -67,10 +67,10 @@ async def test_an_owner_learns_neither_the_groups_of_others_nor_whether_they_are
     assert (named["allowed"], named["groups"]) == (True, {"source": "request", "names": ["staff"]})
     assert "sockets" not in named
     # Nor is another process asked on their behalf: by a flood of it nobody's administrator is held up.
-    assert roster.asked == 0
+    assert sessions.asked == 0
 
 
-async def test_an_administrator_learns_both(explained, roster):
+async def test_an_administrator_learns_both(explained, sessions):
     ada = explained.someone("user:ada", scope="livedocs:admin")
     found = (await ada.get(f"/v1/grants/{ROOM}/explain?subject=user:bob")).json
     assert (found["allowed"], found["role"]) == (True, "reader")
@@ -79,7 +79,7 @@ async def test_an_administrator_learns_both(explained, roster):
     assert found["sockets"]["held"][0].keys() == {"subject", "since", "role", "sid", "address"}
     # Bob's, by his sockets; ada's own are not his.
     assert [scope["scope"] for scope in found["scopes"]] == ["livedocs:admin"]
-    assert roster.asked == 1
+    assert sessions.asked == 1
 
 
 async def test_scopes_are_named_for_those_who_have_them_and_for_nobody_else(start_api):
@@ -93,10 +93,10 @@ async def test_scopes_are_named_for_those_who_have_them_and_for_nobody_else(star
         assert (await ada.get(path + subject)).json["scopes"] == []
 
 
-async def test_nobody_is_asked_for_whoever_may_not_be_told(explained, roster):
+async def test_nobody_is_asked_for_whoever_may_not_be_told(explained, sessions):
     for who in (explained.someone("user:eve"), explained.service()):
         assert (await who.get(f"/v1/grants/{ROOM}/explain?subject=user:bob")).code == "forbidden"
-    assert roster.asked == 0
+    assert sessions.asked == 0
 
 
 async def test_very_many_groups_are_explained_by_the_first_and_by_those_that_are_named(explained, control):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from livedocs.http.roster import NoRoster
+from livedocs.http.session_queries import NoSessions
 from livedocs.store.inquiries import Answer, Session
 from livedocs.store.processes import Process
 
@@ -15,7 +15,7 @@ def session(number):
     return Session(f"{number:032x}", "user:bob", "Bob", "web", "192.0.2.1", 1000.0 + number, NOW, 0, {})
 
 
-class Talkative(NoRoster):
+class Talkative(NoSessions):
     """Two processes with every other session; each says at most three of them at a time."""
 
     def __init__(self):
@@ -35,8 +35,8 @@ class Talkative(NoRoster):
 
 
 async def test_pages_of_bounded_answers_hold_every_session_once_and_in_order(start_api):
-    roster = Talkative()
-    ada = (await start_api(services={"roster": roster})).someone("user:ada", scope="livedocs:admin")
+    sessions = Talkative()
+    ada = (await start_api(services={"sessions": sessions})).someone("user:ada", scope="livedocs:admin")
     seen, cursor = [], ""
     for _ in range(40):
         page = (await ada.get(f"/v1/admin/sessions?limit=10{cursor}")).json
@@ -45,4 +45,4 @@ async def test_pages_of_bounded_answers_hold_every_session_once_and_in_order(sta
             break
         cursor = f"&cursor={page['next']}"
     assert seen == list(range(40))
-    assert set(roster.asked) == {"user:ada"}
+    assert set(sessions.asked) == {"user:ada"}

@@ -9,9 +9,9 @@ from bson.objectid import ObjectId
 from bson.timestamp import Timestamp
 
 from livedocs.changes.event import InquiryMade
+from livedocs.cluster import sessions as cluster_sessions
+from livedocs.cluster.sessions import ClusterSessions
 from livedocs.errors import Unavailable
-from livedocs.live import cluster
-from livedocs.live.cluster import Cluster
 from livedocs.store.inquiries import Answer, Disconnection, Listing, Logout, parse_question
 from livedocs.store.processes import Process
 from livedocs.telemetry import Metrics
@@ -20,7 +20,7 @@ ME, YOU = Process("me", "here", 1, ""), Process("you", "there", 2, "")
 BEGAN, LATER = Timestamp(100, 1), Timestamp(100, 2)
 
 
-class Roster:
+class LocalSessions:
     def __init__(self):
         self.asked = []
 
@@ -59,7 +59,9 @@ class Store:
 
 
 async def begun(store, log_out=None):
-    made = Cluster(ME, Roster(), store, store, log_out=log_out or (lambda _: None), metrics=Metrics())
+    made = ClusterSessions(
+        ME, LocalSessions(), store, store, log_out=log_out or (lambda _: None), metrics=Metrics()
+    )
     await made.begin()
     return made
 
@@ -90,7 +92,7 @@ async def test_every_process_is_asked_once_and_the_question_is_taken_away():
 
 
 async def test_a_process_that_does_not_answer_in_time_is_named(monkeypatch):
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.1)
+    monkeypatch.setattr(cluster_sessions, "_PATIENCE", 0.1)
     store = Store(ME, YOU)
     answers, silent = await (await begun(store)).ask(Disconnection("acme", subject="user:bob"))
     assert ([process for process, _ in answers], silent) == ([ME], [YOU])
@@ -107,7 +109,7 @@ async def test_when_the_question_cannot_be_put_to_everybody_nothing_is_done_here
     asks = await begun(store)
     with pytest.raises(Unavailable):
         await asks.ask(Disconnection("acme", subject="user:bob"))
-    assert asks._roster.asked == []
+    assert asks._local.asked == []
 
 
 async def test_answers_that_cannot_be_read_are_missing():
@@ -153,12 +155,12 @@ async def test_questions_that_are_not_for_this_process_are_left_alone(made):
         await store.answered.wait()
     running.cancel()
     # The one behind it was the first to be answered.
-    assert [question.tenant for question in answers._roster.asked] == ["globex"]
+    assert [question.tenant for question in answers._local.asked] == ["globex"]
 
 
 async def test_nothing_is_answered_before_the_process_can_have_sockets():
     store = Store(ME, YOU)
-    answers = Cluster(ME, Roster(), store, store, log_out=lambda _: None, metrics=Metrics())
+    answers = ClusterSessions(ME, LocalSessions(), store, store, log_out=lambda _: None, metrics=Metrics())
     answers.made(inquiry(LISTING))
     assert nothing_waits(answers)
 
@@ -221,7 +223,7 @@ async def test_a_logout_that_cannot_be_told_does_not_keep_the_next_one_from_bein
 
 
 async def test_logouts_that_cannot_be_told_do_not_pile_up(monkeypatch):
-    monkeypatch.setattr(cluster, "_MOST_WAITING", 2)
+    monkeypatch.setattr(cluster_sessions, "_MOST_WAITING", 2)
     made = await begun(Store(ME, YOU))
     for _ in range(5):
         made.tell(LOGOUT)

@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
+from livedocs.cluster import sessions as cluster_sessions
+from livedocs.cluster.sessions import ClusterSessions
 from livedocs.errors import RateLimited, Unavailable
-from livedocs.live import cluster
-from livedocs.live.cluster import Cluster
 from livedocs.store.inquiries import Answer, Disconnection, Holders, Listing
 from livedocs.telemetry import Metrics
 
-from .test_cluster import LISTING, ME, YOU, Roster, Store, inquiry
+from .test_cluster import LISTING, ME, YOU, LocalSessions, Store, inquiry
 
 DISCONNECTION = {"kind": "disconnection", "tenant": "acme", "sid": None, "subject": "user:bob"}
 EXPLAINED = Holders("acme", UUID(int=1), "user:bob")
@@ -36,9 +36,11 @@ class Held(Store):
 
 
 class Stage:
-    def __init__(self, store, roster=None):
+    def __init__(self, store, sessions=None):
         self.store, self.metrics = store, Metrics()
-        self.cluster = Cluster(ME, roster or Roster(), store, store, log_out=lambda _: None, metrics=self.metrics)
+        self.cluster = ClusterSessions(
+            ME, sessions or LocalSessions(), store, store, log_out=lambda _: None, metrics=self.metrics
+        )
         self.tasks = []
 
     def ask(self, question, by):
@@ -52,7 +54,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(monkeypatch):
-    monkeypatch.setattr(cluster, "_PATIENCE", 60)
+    monkeypatch.setattr(cluster_sessions, "_PATIENCE", 60)
     made = Stage(Held(ME, YOU))
     await made.cluster.begin()
     yield made
@@ -75,7 +77,7 @@ async def test_whoever_asks_too_much_is_refused_and_others_are_not(stage):
     flood = [stage.ask(EXPLAINED, "user:alice") for _ in range(50)]
     done, waiting = await asyncio.wait(flood, timeout=0.5)
     assert {type(task.exception()) for task in done} == {RateLimited}
-    assert len(waiting) == cluster._ASKED_PER_CALLER + cluster._WAITING_PER_CALLER
+    assert len(waiting) == cluster_sessions._ASKED_PER_CALLER + cluster_sessions._WAITING_PER_CALLER
     other = stage.ask(Listing("acme"), "user:ada")
     stage.store.go_on.set()
     async with asyncio.timeout(10):
@@ -99,13 +101,13 @@ async def test_whoever_has_no_turn_in_time_is_told_to_come_back(stage, monkeypat
     async with asyncio.timeout(5):
         while len(stage.store.asked) < 4:
             await asyncio.sleep(0)
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.05)
+    monkeypatch.setattr(cluster_sessions, "_PATIENCE", 0.05)
     with pytest.raises(Unavailable) as caught:
         await stage.ask(Listing("acme"), "user:ada")
     assert caught.value.retry_after is not None
 
 
-class Broken(Roster):
+class Broken(LocalSessions):
     """Cannot answer what is asked about globex."""
 
     async def answer(self, question):
@@ -131,7 +133,7 @@ async def test_a_question_that_cannot_be_answered_keeps_no_later_one_from_being(
     await asyncio.wait([running])
 
 
-class Stuck(Roster):
+class Stuck(LocalSessions):
     """Is busy with a list, as one of very many sockets."""
 
     async def answer(self, question):
@@ -149,7 +151,7 @@ async def test_a_disconnection_in_the_stream_does_not_wait_for_the_lists_before_
     stage.cluster.made(inquiry(DISCONNECTION))
     async with asyncio.timeout(5):
         await stage.store.answered.wait()
-    assert [type(question) for question in stage.cluster._roster.asked] == [Disconnection]
+    assert [type(question) for question in stage.cluster._local.asked] == [Disconnection]
     assert stage.result("dropped") > 0
     running.cancel()
     await asyncio.wait([running])
@@ -160,12 +162,12 @@ async def test_lists_that_nobody_waits_for_any_more_are_not_made_and_disconnecti
     await stage.cluster.begin()
     stage.cluster.made(inquiry(LISTING))
     stage.cluster.made(inquiry(DISCONNECTION))
-    monkeypatch.setattr(cluster, "_PATIENCE", -1)
+    monkeypatch.setattr(cluster_sessions, "_PATIENCE", -1)
     running = asyncio.create_task(stage.cluster.run())
     async with asyncio.timeout(5):
         await stage.store.answered.wait()
         while not stage.result("dropped"):
             await asyncio.sleep(0)
-    assert [type(question) for question in stage.cluster._roster.asked] == [Disconnection]
+    assert [type(question) for question in stage.cluster._local.asked] == [Disconnection]
     running.cancel()
     await asyncio.wait([running])

@@ -130,7 +130,7 @@ def test_the_http_page_lists_every_route_and_no_other(tmp_path):
         oauth_audience="livedocs",
     )
     # The routes are looked at, none is called.
-    names = "authenticator documents grants batches idempotency processes login registry deletions trail"
+    names = "authenticator documents grants batches idempotency processes login registry deletions audit"
     parts = dict.fromkeys(names.split())
     app = http_app.build(http_app.Services(settings=settings, metrics=Metrics(), **parts))
     routes = {

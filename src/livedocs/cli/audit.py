@@ -14,8 +14,8 @@ from livedocs.codec import extjson
 from livedocs.errors import InvalidUuid, NotFound
 from livedocs.model import parse_uuid
 from livedocs.store.audit import ACTIONS
+from livedocs.store.audit_log import AuditLog, Recorded, Search
 from livedocs.store.tenants import Tenants
-from livedocs.store.trail import Recorded, Search, Trail
 
 _PAGE = 500
 _FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
@@ -57,7 +57,7 @@ def audit(tenant: str, limit: int, *, as_json: bool, **members: Any) -> None:
     shown = _members if as_json else _line
 
     async def search(client: AsyncMongoClient[dict[str, Any]], control: str) -> None:
-        trail, before, left = Trail(client, control), None, limit
+        trail, before, left = AuditLog(client, control), None, limit
         # What was done in a tenant is on record after its end.
         known = bool(await trail.search(tenant, Search(), before=None, limit=1))
         if not known and await Tenants(client, control).get(tenant) is None:

@@ -23,26 +23,26 @@ from livedocs.http.bodies import list_answer
 from livedocs.http.caller import Caller, caller
 from livedocs.http.grant_rules import ADMIN_SCOPE
 from livedocs.http.pagination import page_limit
-from livedocs.http.roster import Roster, named
+from livedocs.http.session_queries import SessionQueries, named
 from livedocs.http.shapes import NoBody
 from livedocs.http.times import parse_rfc3339, rfc3339
 from livedocs.model import parse_subject, parse_uuid
 from livedocs.store.audit import Action, Entry
+from livedocs.store.audit_log import AuditLog, Recorded, Search
 from livedocs.store.inquiries import Disconnection, Listing, Place, Session
 from livedocs.store.processes import Process
-from livedocs.store.trail import Recorded, Search, Trail
 
 # As MongoDB can hold it: 63 bits.
 _MOMENT = re.compile(r"[0-7][0-9a-f]{15}\Z")
 _RETRY_AFTER = 5.0
 
 
-def blueprint(roster: Roster, trail: Trail) -> Blueprint:
+def blueprint(sessions: SessionQueries, audit: AuditLog) -> Blueprint:
     """`/v1/admin/sessions` and `/v1/admin/audit`.
 
     Args:
-        roster: the sockets of all server processes.
-        trail: the audit trail.
+        sessions: the sockets of all server processes.
+        audit: the audit log.
     """
     routes = Blueprint("admin", __name__, url_prefix="/v1/admin")
 
@@ -67,7 +67,7 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
             # One more than is shown says whether there is a next page.
             limit=limit + 1,
         )
-        answers, silent = await roster.ask(question, by=who.principal.subject)
+        answers, silent = await sessions.ask(question, by=who.principal.subject)
         found = ((process, one) for process, answer in answers for one in answer.sessions)
         # Where an answer left sessions away, they are behind its last one: the page ends there at the latest.
         ends = [answer.sessions[-1].place for _, answer in answers if not answer.complete and answer.sessions]
@@ -78,7 +78,7 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
         listed = listed[:limit]
         return await list_answer(
             {
-                "process": roster.process.id if roster.process is not None else None,
+                "process": sessions.process.id if sessions.process is not None else None,
                 "complete": not silent,
                 "processes": [
                     *({**named(process), "answered": True} for process, _ in answers),
@@ -104,12 +104,12 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
         subject = parse_subject(request.args.get("subject"))
         if not subject.startswith(("user:", "client:")):
             raise InvalidSubject("Only user:NAME and client:ID have sessions.", subject=subject)
-        answers, silent = await roster.ask(
+        answers, silent = await sessions.ask(
             Disconnection(who.tenant.slug, subject=subject), by=who.principal.subject
         )
         gone = [(process, one) for process, answer in answers for one in answer.sessions]
         detail = {"sids": [one.sid for _, one in gone], **_pending(silent)}
-        await trail.add(who.actor, Entry("session.disconnect", who.tenant.slug, subject=subject, detail=detail))
+        await audit.add(who.actor, Entry("session.disconnect", who.tenant.slug, subject=subject, detail=detail))
         return await list_answer(
             {
                 "subject": subject,
@@ -132,13 +132,13 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
         have it. That one disconnects it as soon as it reads on.
         """
         who = _admin()
-        answers, silent = await roster.ask(Disconnection(who.tenant.slug, sid=sid), by=who.principal.subject)
+        answers, silent = await sessions.ask(Disconnection(who.tenant.slug, sid=sid), by=who.principal.subject)
         gone = next((one for _, answer in answers for one in answer.sessions), None)
         if gone is None and not silent:
             raise NotFound("There is no such session.")
         subject = gone.subject if gone is not None else None
         detail = {"sid": sid, **({"address": gone.address} if gone is not None else _pending(silent))}
-        await trail.add(who.actor, Entry("session.disconnect", who.tenant.slug, subject=subject, detail=detail))
+        await audit.add(who.actor, Entry("session.disconnect", who.tenant.slug, subject=subject, detail=detail))
         if gone is None:
             raise Unavailable(
                 "Not every server process has answered: the session may still be there.",
@@ -158,7 +158,7 @@ def blueprint(roster: Roster, trail: Trail) -> Blueprint:
         """
         who = _admin()
         limit = page_limit(request.args.get("limit"))
-        entries = await trail.search(
+        entries = await audit.search(
             who.tenant.slug, _search(), before=request.args.get("cursor"), limit=limit + 1
         )
         rest = entries[limit - 1].cursor if len(entries) > limit else None

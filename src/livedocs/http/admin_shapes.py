@@ -234,7 +234,7 @@ class AuditEntry:
 
 @dataclass
 class AuditPage:
-    """One page of the trail."""
+    """One page of the audit."""
 
     entries: list[AuditEntry]
     next: str | None

@@ -40,11 +40,12 @@ from livedocs.http.backpressure import paced
 from livedocs.http.caller import Caller, set_address, set_caller
 from livedocs.http.cors import cors_headers
 from livedocs.http.document_turns import DocumentTurns
-from livedocs.http.freshness import CheckedRoster, Freshness, set_freshness
+from livedocs.http.freshness import CheckedQueries, Freshness, set_freshness
 from livedocs.http.headers import security_headers
 from livedocs.http.probes import Probes
 from livedocs.http.problems import Problem, of_http_exception, problem
-from livedocs.http.roster import NoRoster, Roster
+from livedocs.http.session_queries import NoSessions, SessionQueries
+from livedocs.store.audit_log import AuditLog
 from livedocs.store.batches import Batches
 from livedocs.store.deletions import Deletions
 from livedocs.store.documents import Documents
@@ -52,7 +53,6 @@ from livedocs.store.grants import Grants
 from livedocs.store.idempotency import IdempotencyKeys
 from livedocs.store.processes import Processes
 from livedocs.store.tenants import Tenants
-from livedocs.store.trail import Trail
 from livedocs.telemetry import Metrics, get_logger
 
 _log = get_logger(__name__)
@@ -82,12 +82,12 @@ class Services:
         processes: the live server processes and how far each has come.
         registry: the stored tenants, for those who administer them.
         deletions: ends tenants.
-        trail: the audit trail.
+        audit: the audit log.
         login: talks to the OAuth provider for browsers.
         bytes_in_flight: how much everybody may have in flight; that of the settings when absent.
         note: takes audit entries of what is refused.
         limits: how much may come; those of the settings when absent.
-        roster: the sockets of all processes.
+        sessions: the sockets of all processes.
         probes: what readiness says.
         on_logout: called when somebody has logged out.
         now: the clock, aware UTC.
@@ -103,12 +103,12 @@ class Services:
     processes: Processes
     registry: Tenants
     deletions: Deletions
-    trail: Trail
+    audit: AuditLog
     login: LoginClient
     limits: Limits | None = None
     bytes_in_flight: BytesInFlight | None = None
     note: Note = lambda _actor, _entry: None
-    roster: Roster = field(default_factory=NoRoster)
+    sessions: SessionQueries = field(default_factory=NoSessions)
     probes: Probes = field(default_factory=lambda: Probes({}, {}, clock=time.monotonic))
     on_logout: auth.OnLogout = lambda _token, _login, _tenant: ()
     now: Callable[[], datetime] = _utc
@@ -117,7 +117,7 @@ class Services:
 def build(services: Services) -> Quart:
     """The application; it starts and stops nothing."""
     settings = services.settings
-    roster = CheckedRoster(services.roster)
+    sessions = CheckedQueries(services.sessions)
     # No folder of static files: `static` serves a list of them.
     app = Quart("livedocs.http", static_folder=None)
     # How much of a body is read depends on what it is: see bodies.py.
@@ -159,14 +159,14 @@ def build(services: Services) -> Quart:
     )
     app.register_blueprint(
         grants.blueprint(
-            services.grants, services.documents, services.processes, roster, settings.max_grants_per_uuid
+            services.grants, services.documents, services.processes, sessions, settings.max_grants_per_uuid
         )
     )
     app.register_blueprint(
         transfers.blueprint(services.grants, services.documents, services.processes, settings.max_grants_per_uuid)
     )
     app.register_blueprint(admin_tenants.blueprint(services.registry, services.deletions))
-    app.register_blueprint(admin.blueprint(roster, services.trail))
+    app.register_blueprint(admin.blueprint(sessions, services.audit))
     app.register_blueprint(me.blueprint(services.grants, services.documents))
     if settings.frontend_dir is not None:
         app.register_blueprint(static.blueprint(settings.frontend_dir))

@@ -14,7 +14,7 @@ from quart import g
 from livedocs.access.authenticate import Authenticator
 from livedocs.errors import InsufficientScope, InvalidToken
 from livedocs.http.caller import Caller, caller, set_caller
-from livedocs.http.roster import Answers, Roster
+from livedocs.http.session_queries import Answers, SessionQueries
 from livedocs.store.inquiries import Disconnection, Question
 from livedocs.store.processes import Process
 
@@ -73,20 +73,20 @@ async def recheck() -> Caller:
     return caller()
 
 
-class CheckedRoster:
-    """A roster that is asked for a few seconds, and whose answers only those get who may have them afterwards.
+class CheckedQueries:
+    """Puts questions about sessions for a few seconds; only those get the answers who may have them afterwards.
 
     Args:
-        roster: that is asked.
+        sessions: answers them.
     """
 
-    def __init__(self, roster: Roster) -> None:
-        self._roster = roster
+    def __init__(self, sessions: SessionQueries) -> None:
+        self._sessions = sessions
 
     @property
     def process(self) -> Process | None:
         """The process that asks."""
-        return self._roster.process
+        return self._sessions.process
 
     async def ask(self, question: Question, *, by: str = "") -> Answers:
         """Put a question to every process, for that subject of the tenant.
@@ -98,7 +98,7 @@ class CheckedRoster:
             InsufficientScope: a scope was taken away meanwhile.
         """
         before = caller()
-        answers = await self._roster.ask(question, by=by)
+        answers = await self._sessions.ask(question, by=by)
         if not isinstance(question, Disconnection):
             lost = before.principal.scopes - (await recheck()).principal.scopes
             if lost:

@@ -20,7 +20,7 @@ from livedocs.http.confinement import granting
 from livedocs.http.explanation import Held, Rule, explain
 from livedocs.http.pagination import page_limit, parse_subject_cursor, subject_cursor
 from livedocs.http.prefer import Receipt, receipt, wait_asked
-from livedocs.http.roster import Answers, Roster, named
+from livedocs.http.session_queries import Answers, SessionQueries, named
 from livedocs.http.shapes import (
     Applied,
     ExplainQuery,
@@ -46,7 +46,7 @@ _MOST_RULES = 100
 
 
 def blueprint(
-    grants: Grants, documents: Documents, processes: Processes, roster: Roster, max_grants: int
+    grants: Grants, documents: Documents, processes: Processes, sessions: SessionQueries, max_grants: int
 ) -> Blueprint:
     """The routes under `/v1/grants`.
 
@@ -54,7 +54,7 @@ def blueprint(
         grants: the store's grants.
         documents: the store's documents.
         processes: the server processes that a receipt has to name.
-        roster: the sockets of all server processes.
+        sessions: the sockets of all server processes.
         max_grants: most grants on one UUID.
     """
     routes = Blueprint("grants", __name__, url_prefix="/v1/grants")
@@ -102,7 +102,7 @@ def blueprint(
         if rules.ADMIN_SCOPE in who.principal.scopes and who.confined_to is None:
             # Nobody else learns who is connected, and whoever may not know makes no other process look it up.
             await grants.require(tenant, parsed, manager)
-            sockets = await roster.ask(
+            sockets = await sessions.ask(
                 Holders(tenant, parsed, subject, limit=_MOST_SOCKETS), by=who.principal.subject
             )
         groups, source = _groups(asked, sockets)

@@ -13,7 +13,7 @@ from typing import Any
 from livedocs.changes import cursor
 from livedocs.errors import LivedocsError
 from livedocs.http.freshness import recheck
-from livedocs.http.roster import named
+from livedocs.http.session_queries import named
 from livedocs.store.processes import Process, Processes
 
 MOST_SECONDS = 30

@@ -12,8 +12,8 @@ import pytest
 from livedocs.errors import Unavailable
 from livedocs.store import journal as journals
 from livedocs.store.audit import Actor, Entry
+from livedocs.store.audit_writer import AuditWriter
 from livedocs.store.connection import connect
-from livedocs.store.journal import Journal
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ async def test_whoever_tries_again_and_again_does_not_fill_the_trail(api, audit)
 
 async def test_entries_wait_while_mongodb_is_away_and_the_number_lost_is_told(deployment, audit, monkeypatch):
     client = connect(deployment.settings())
-    journal = Journal(client, deployment.control_database)
+    journal = AuditWriter(client, deployment.control_database)
     monkeypatch.setattr(journals, "_MOST", 3)
     monkeypatch.setattr(journals, "_SHARE", 1)
     try:

@@ -28,7 +28,7 @@ _MOST = 10_000
 _SHARE = 4
 
 
-class Journal:
+class AuditWriter:
     """Entries on their way into the trail."""
 
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:

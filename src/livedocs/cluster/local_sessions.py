@@ -35,7 +35,7 @@ class Connected(Protocol):
         """The connected clients."""
 
 
-class Roster:
+class LocalSessions:
     """The sockets of this process.
 
     Args:

@@ -50,7 +50,7 @@ class Recorded:
     cursor: str
 
 
-class Trail:
+class AuditLog:
     """The audit trail of every tenant."""
 
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:

@@ -1,4 +1,4 @@
-"""The sockets of all server processes, for those who administer them. Satisfies `http.roster.Roster`.
+"""The sockets of all server processes, for those who administer them.
 
 A question is a document that every process sees in its change stream; each answers for its own sockets. So a
 process whose stream stands still is not passed over: it is named as one that has not answered, and it does what it
@@ -16,8 +16,8 @@ from bson.timestamp import Timestamp
 
 from livedocs.access.turns import NoTurn, Turns
 from livedocs.changes.event import InquiryMade
+from livedocs.cluster.local_sessions import LocalSessions
 from livedocs.errors import RateLimited, Unavailable
-from livedocs.live.roster import Roster
 from livedocs.store.inquiries import Answer, Disconnection, Inquiries, Logout, Question, parse_question
 from livedocs.store.processes import Process, Processes
 from livedocs.telemetry import Metrics, get_logger
@@ -46,12 +46,12 @@ class _Put(NamedTuple):
     at: float
 
 
-class Cluster:
+class ClusterSessions:
     """Asks all processes, and answers for this one.
 
     Args:
         process: this one.
-        roster: its sockets.
+        local: its sockets.
         processes: the live processes.
         inquiries: the questions and answers in the store.
         log_out: ends the sockets of a login at this process.
@@ -61,7 +61,7 @@ class Cluster:
     def __init__(
         self,
         process: Process,
-        roster: Roster,
+        local: LocalSessions,
         processes: Processes,
         inquiries: Inquiries,
         *,
@@ -70,7 +70,7 @@ class Cluster:
     ) -> None:
         self.process: Process | None = process
         self._own = process
-        self._roster = roster
+        self._local = local
         self._processes = processes
         self._inquiries = inquiries
         self._log_out = log_out
@@ -124,10 +124,10 @@ class Cluster:
         # Those that begin after this have no socket that is older than the question.
         others = {one.id: one for one in await self._processes.live() if one.id != self._own.id}
         if not others:
-            return [(self._own, await self._roster.answer(question))], []
+            return [(self._own, await self._local.answer(question))], []
         # Put to all before this one acts: whoever does not answer will see it nevertheless.
         inquiry = await self._inquiries.ask(self._own.id, question)
-        own = (self._own, await self._roster.answer(question))
+        own = (self._own, await self._local.answer(question))
         answers = await self._gather(inquiry, set(others))
         heard = [(others[name], answer) for name, answer in answers.items() if name in others]
         return [own, *heard], [one for name, one in others.items() if name not in answers]
@@ -205,7 +205,7 @@ class Cluster:
                 self._count("dropped")
                 continue
             try:
-                await self._inquiries.answer(put.inquiry, self._own.id, await self._roster.answer(put.question))
+                await self._inquiries.answer(put.inquiry, self._own.id, await self._local.answer(put.question))
             except Unavailable as error:
                 # What was asked for is done all the same; who has asked is told that nobody knows.
                 log.warning("a question about sockets could not be answered", detail=error.detail)

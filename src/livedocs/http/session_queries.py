@@ -12,7 +12,7 @@ Answers = tuple[Sequence[tuple[Process, Answer]], Sequence[Process]]
 """The answers, each with the process that gave it; and the processes that did not answer in time."""
 
 
-class Roster(Protocol):
+class SessionQueries(Protocol):
     """The sockets of all server processes."""
 
     @property
@@ -28,8 +28,8 @@ class Roster(Protocol):
         """
 
 
-class NoRoster:
-    """The roster of an application without sockets."""
+class NoSessions:
+    """An application without sockets."""
 
     process: Process | None = None
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from livedocs.store import journal
+from livedocs.store import audit_writer
 from livedocs.store.audit import SYSTEM, Entry
-from livedocs.store.journal import Journal
+from livedocs.store.audit_writer import AuditWriter
 
 
 @pytest.fixture
 def noting(mongo, deployment, monkeypatch):
-    monkeypatch.setattr(journal, "_MOST", 8)
-    return Journal(mongo, deployment.control_database)
+    monkeypatch.setattr(audit_writer, "_MOST", 8)
+    return AuditWriter(mongo, deployment.control_database)
 
 
 async def test_the_entries_of_one_tenant_push_none_of_another_out(noting, control):
