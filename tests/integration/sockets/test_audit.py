@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from livedocs.errors import Unavailable
-from livedocs.store import journal as journals
+from livedocs.store import audit_writer
 from livedocs.store.audit import Actor, Entry
 from livedocs.store.audit_writer import AuditWriter
 from livedocs.store.connection import connect
@@ -99,8 +99,8 @@ async def test_whoever_tries_again_and_again_does_not_fill_the_trail(api, audit)
 async def test_entries_wait_while_mongodb_is_away_and_the_number_lost_is_told(deployment, audit, monkeypatch):
     client = connect(deployment.settings())
     journal = AuditWriter(client, deployment.control_database)
-    monkeypatch.setattr(journals, "_MOST", 3)
-    monkeypatch.setattr(journals, "_SHARE", 1)
+    monkeypatch.setattr(audit_writer, "_MOST", 3)
+    monkeypatch.setattr(audit_writer, "_SHARE", 1)
     try:
         for number in range(5):
             journal.note(Actor("user:dora"), Entry("admin.refused", "acme", detail={"number": number}))
