@@ -147,7 +147,7 @@ async def _watch(stop: asyncio.Event, seconds: float) -> None:
     await stop.wait()
     log.info("stopping")
     await asyncio.sleep(seconds)
-    log.error("the stop takes too long", running=tasks.running())
+    log.error("stop_overdue", running=tasks.running())
 
 
 class Server:
@@ -356,7 +356,7 @@ class Server:
             try:
                 return await self._directory.refresh()
             except Unavailable as error:
-                log.warning("the tenants cannot be read yet", detail=error.detail)
+                log.warning("tenants_unreadable", detail=error.detail)
                 await asyncio.sleep(_RETRY)
 
     async def _tenants_changed(self) -> bool:

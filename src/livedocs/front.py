@@ -92,7 +92,7 @@ class Stalls:
         loop = asyncio.get_running_loop()
 
         def give_up() -> None:
-            _log.info("an answer was not taken", address=exchange.current().address)
+            _log.info("answer_not_taken", address=exchange.current().address)
             connection.abort()
 
         async def timely(message: Message) -> None:

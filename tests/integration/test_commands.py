@@ -247,7 +247,7 @@ async def test_a_server_that_starts_without_mongodb_says_so_within_seconds(deplo
         async with asyncio.timeout(20):
             # The end of what it says would be its own end.
             while line := await waiting.stderr.readline():
-                if b"the tenants cannot be read yet" in line:
+                if b"tenants_unreadable" in line:
                     break
         assert line
         waiting.terminate()

@@ -58,7 +58,7 @@ def test_line_15_a_peer_that_does_not_take_its_answer_does_not_hold_up_a_stop(st
 def test_line_15_a_peer_that_does_not_take_its_answer_is_cut_off(start_server, stalled):
     server = start_server(socket_stall_timeout=2)
     peer = stalled(server)
-    wait_until(lambda: "an answer was not taken" in server.log.read_text(), 10, "the server to give up")
+    wait_until(lambda: "answer_not_taken" in server.log.read_text(), 10, "the server to give up")
     peer.settimeout(10)
     with contextlib.suppress(ConnectionResetError):
         while peer.recv(2**16):

@@ -305,5 +305,5 @@ async def test_a_fault_of_ours_ends_that_socket_and_is_told(line, settled, log):
     await settled()
     assert line.transport.state == "aborted"
     told = json.loads(lines()[-1])
-    assert (told["event"], told["level"]) == ("a conversation has failed", "error")
+    assert (told["event"], told["level"]) == ("conversation_failed", "error")
     assert "ValueError" in told["exception"]

@@ -211,8 +211,8 @@ def test_a_worker_that_cannot_live_is_given_up_and_the_others_are_ended(supervis
         """)
     )
     assert status == 1
-    assert output.count("worker died") == 4
-    assert "giving up" in output
+    assert output.count("worker_died") == 4
+    assert "worker_given_up" in output
     assert (tmp_path / "drained").exists()
 
 
@@ -230,7 +230,7 @@ def test_a_worker_that_has_died_is_started_again_under_its_number(supervise, tmp
     process.send_signal(signal.SIGTERM)
     output, status = said(process)
     assert status == 0
-    assert output.count("worker died") == 1
+    assert output.count("worker_died") == 1
     assert len(list(tmp_path.glob("0-*"))) == 2
     assert len(list(tmp_path.glob("1-*"))) == 1
 
@@ -255,14 +255,14 @@ def test_nobody_listens_until_all_are_ready(supervise, tmp_path):
         tell(f"released-{place.number}")
         wait_for_stop()
     """)
-    while "worker ready" not in process.stdout.readline():
+    while "worker_ready" not in process.stdout.readline():
         assert process.poll() is None
     (tmp_path / "late").touch()
     for number in (0, 1):
         wait_for(tmp_path / f"released-{number}", process)
     process.send_signal(signal.SIGINT)
     output, status = said(process)
-    assert (status, "worker died" in output) == (0, False)
+    assert (status, "worker_died" in output) == (0, False)
 
 
 def test_a_worker_that_does_not_end_in_its_time_is_killed_and_the_status_says_so(supervise, tmp_path):
@@ -280,7 +280,7 @@ def test_a_worker_that_does_not_end_in_its_time_is_killed_and_the_status_says_so
     process.send_signal(signal.SIGTERM)
     output, status = said(process)
     assert status == 1
-    assert "did not end in order" in output
+    assert "worker_not_ended_in_order" in output
 
 
 def test_a_stop_while_the_workers_are_still_starting_is_in_order(supervise, tmp_path):

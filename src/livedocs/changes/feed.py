@@ -125,7 +125,7 @@ class Feed:
         self._resolver.forget()
         self._progress.restart(opened.floor)
         if opened.reason != "start":
-            log.warning("changes were lost, everyone is sent the newest state", reason=opened.reason)
+            log.warning("changes_lost", reason=opened.reason)
             self._listener.gap(opened.reason)
 
     async def _hand_out(self, batch: Batch) -> None:
@@ -247,7 +247,7 @@ class Feed:
             try:
                 changes = await self._resolver.resolve(items, patient=attempt < _ATTEMPTS)
             except PyMongoError as error:
-                log.warning("documents could not be looked up", error=reason_of(error))
+                log.warning("lookup_failed", error=reason_of(error))
                 await asyncio.sleep(0.5)
             else:
                 self._metrics.unresolved.inc(self._resolver.take_dropped())

@@ -90,7 +90,8 @@ async def open_reader(client: AsyncMongoClient[RawBSONDocument], selection: Sele
 @functools.cache
 def _warn(version: str) -> None:
     """Say it once, however often the stream is opened."""
-    log.warning("the change stream is read the slower way: PyMongo is not a tested version", version=version)
+    advice = "Another PyMongo than the tested ones: each event costs more. Install the locked version."
+    log.warning("stream_read_by_driver", version=version, advice=advice)
 
 
 _numbers = itertools.count(1)

@@ -219,7 +219,7 @@ class Stream:
                 self.connected = False
                 remedy = classify(error, images=self._images, trimmed=self._trimmed)
                 self._count(remedy.value)
-                log.warning("change stream failed", remedy=remedy.value, error=reason_of(error), failures=failures)
+                log.warning("stream_failed", remedy=remedy.value, error=reason_of(error), failures=failures)
                 if remedy is Remedy.TRIMMED:
                     self._trimmed = True
                 elif remedy is Remedy.WITHOUT_IMAGES:
@@ -240,7 +240,7 @@ class Stream:
         lost = isinstance(error, OperationFailure) and error.code == _HISTORY_LOST
         if self._reason == "start" and self._token is None and lost and self._window >= 1:
             self._window /= 2
-            log.warning("the oplog is shorter than the history window", window_seconds=self._window)
+            log.warning("oplog_shorter_than_window", window_seconds=self._window)
             return "start"
         self._token, self._images, self._trimmed = None, True, False
         # An event that cannot be read at all is passed by starting behind what is committed now.

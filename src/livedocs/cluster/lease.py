@@ -52,7 +52,7 @@ class Lease:
         try:
             await self._write(self._progress.position)
         except Unavailable as error:
-            log.warning("the lease could not be renewed", detail=error.detail)
+            log.warning("lease_not_renewed", detail=error.detail)
             return False
         return True
 
@@ -69,4 +69,4 @@ class Lease:
         try:
             await self._end()
         except Unavailable:
-            log.warning("the lease could not be given up; it runs out by itself")
+            log.warning("lease_not_given_up")

@@ -90,7 +90,7 @@ class ClusterSessions:
             try:
                 self._since = await self._processes.committed()
             except Unavailable as error:
-                log.warning("MongoDB cannot say what time it is", detail=error.detail)
+                log.warning("server_time_unknown", detail=error.detail)
                 await asyncio.sleep(_RETRY)
 
     # -- asking --
@@ -141,7 +141,7 @@ class ClusterSessions:
                 await asyncio.sleep(_POLL)
                 answers |= await self._inquiries.answers(inquiry, answers.keys())
         except Unavailable as error:
-            log.warning("answers of other processes cannot be read", detail=error.detail)
+            log.warning("answers_unreadable", detail=error.detail)
         finally:
             await self._inquiries.close(inquiry)
         return answers
@@ -152,7 +152,7 @@ class ClusterSessions:
         """Have every other process end the sockets of a login, without waiting for it."""
         if self._logouts.full():
             # They end at the next introspection all the same.
-            log.error("too many logouts: one is not told to the other processes")
+            log.error("logout_dropped")
             return
         self._logouts.put_nowait(logout)
 
@@ -165,7 +165,7 @@ class ClusterSessions:
                     # Its insert is what they see.
                     await self._inquiries.close(await self._inquiries.ask(self._own.id, logout))
             except Unavailable as error:
-                log.warning("a logout could not be told to the other processes", detail=error.detail)
+                log.warning("logout_untold", detail=error.detail)
             except Exception:
                 # The sockets of that login end at the next introspection all the same; later logouts are told.
                 log.exception("logout_announcement_failed")
@@ -178,7 +178,7 @@ class ClusterSessions:
             return
         question = parse_question(inquiry.question)
         if question is None:
-            log.warning("a question that this version does not know", by=inquiry.by)
+            log.warning("inquiry_unknown", by=inquiry.by)
             self._count("unknown")
             return
         if isinstance(question, Logout):
@@ -186,7 +186,7 @@ class ClusterSessions:
             return
         waiting = self._waiting[isinstance(question, Disconnection)]
         if waiting.full():
-            log.error("too many questions about sockets: one is not answered", by=inquiry.by)
+            log.error("inquiry_dropped", by=inquiry.by)
             self._count("dropped")
             return
         waiting.put_nowait(_Put(inquiry.id, question, asyncio.get_running_loop().time()))
@@ -208,7 +208,7 @@ class ClusterSessions:
                 await self._inquiries.answer(put.inquiry, self._own.id, await self._local.answer(put.question))
             except Unavailable as error:
                 # What was asked for is done all the same; who has asked is told that nobody knows.
-                log.warning("a question about sockets could not be answered", detail=error.detail)
+                log.warning("inquiry_unanswered", detail=error.detail)
                 self._count("failed")
             except Exception:
                 # Whatever it was, it is about this question; the next one may be a disconnection.

@@ -140,7 +140,7 @@ class Conversation:
             else:
                 await self._hear(self.client, packet)
         except ProtocolError as error:
-            log.info("a socket broke the protocol", reason=str(error), address=self.made.address)
+            log.info("protocol_broken", reason=str(error), address=self.made.address)
             self._reason = "protocol_error"
             self.leave(1002)
 

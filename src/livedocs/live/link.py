@@ -200,7 +200,7 @@ class Link(asyncio.Protocol):
                     await asyncio.sleep(0)
                     deadline = perf_counter() + _SLICE
         except Exception:
-            log.exception("a conversation has failed")
+            log.exception("conversation_failed")
             self._transport.abort()
         finally:
             self._waiting = self._task = None

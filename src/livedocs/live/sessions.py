@@ -242,7 +242,7 @@ class Sessions:
         except Unavailable:
             self._stay_for_now(session)
         except LivedocsError as error:
-            log.warning("a live token was refused", code=error.code)
+            log.warning("live_token_refused", code=error.code)
             self._close(session, "token_revoked")
         else:
             session.failing_since = None

@@ -217,7 +217,7 @@ class Supervisor:
         ours.settimeout(0)
         worker.pid, worker.channel, worker.ready = pid, ours, False
         self._selector.register(ours, selectors.EVENT_READ, worker)
-        log.info("worker started", worker=worker.number, pid=pid)
+        log.info("worker_started", worker=worker.number, pid=pid)
 
     def _become(self, place: Place, parent: int) -> None:
         """Be the worker, and end with it. Never returns."""
@@ -239,7 +239,7 @@ class Supervisor:
             self._work(place)
             status = 0
         except BaseException:
-            log.exception("a worker has failed", worker=place.number)
+            log.exception("worker_failed", worker=place.number)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -260,7 +260,7 @@ class Supervisor:
             worker.channel = None
             return
         worker.ready = True
-        log.info("worker ready", worker=worker.number, pid=worker.pid)
+        log.info("worker_ready", worker=worker.number, pid=worker.pid)
         if self._open:
             _release(worker)
         elif all(other.ready for other in self._workers):
@@ -289,19 +289,19 @@ class Supervisor:
         if self._stopping:
             if not in_order:
                 self._status = 1
-                log.error("worker did not end in order", **told)
+                log.error("worker_not_ended_in_order", **told)
             return
         wait = worker.deaths.after(time.monotonic())
         if wait is None:
-            log.error("a worker cannot be kept alive: giving up", **told, deaths=_MOST_DEATHS)
+            log.error("worker_given_up", **told, deaths=_MOST_DEATHS)
             self._status = 1
             self._stop()
             return
         if in_order:
             # Somebody has told this one to end: a new one takes its place.
-            log.info("worker ended", **told, starting_again_in=wait)
+            log.info("worker_ended", **told, starting_again_in=wait)
         else:
-            log.error("worker died", **told, starting_again_in=wait)
+            log.error("worker_died", **told, starting_again_in=wait)
         worker.due = time.monotonic() + wait
 
 

@@ -231,7 +231,7 @@ def test_a_server_that_waits_for_mongodb_stops_in_order(deployment, free_ports, 
         )
         try:
             deadline = time.monotonic() + 30
-            while (tmp_path / "log").read_text().count("worker started") < WORKERS:
+            while (tmp_path / "log").read_text().count("worker_started") < WORKERS:
                 assert waiting.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
