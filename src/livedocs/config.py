@@ -52,37 +52,42 @@ class Settings(BaseSettings):
 
     # The server
     bind: str = Field("127.0.0.1:8000", description="Address and port of the public listener.")
-    workers: int = Field(1, ge=1, le=64, description="Processes that share the port, each a whole server.")
+    workers: int = Field(1, ge=1, le=64, description="Number of processes that share the port.")
     metrics_bind: str = Field(
         "127.0.0.1:9464",
-        description="Address and port of the metrics listener; empty switches it off. Other workers: next ports.",
+        description="Address and port of the metrics listener; empty disables it. Further workers use the ports "
+        "that follow.",
     )
-    public_url: str = Field(description="The URL browsers use, scheme and host, without a path.")
+    public_url: str = Field(description="The URL that browsers use: scheme and host, without a path.")
     allowed_origins: Words = Field(
         (),
-        description="Further origins whose pages may use the cookie and read answers; the public URL's own always "
-        "may.",
+        description="Further origins whose pages may use the cookie and read responses; that of the public URL "
+        "always may.",
     )
     trusted_proxies: Words = Field(
-        (), description="Addresses or networks whose X-Forwarded-For and -Proto headers are believed."
+        (),
+        description="Addresses or networks of proxies whose X-Forwarded-For and -Proto headers are trusted.",
     )
-    frontend_dir: Path | None = Field(None, description="Folder with a built page to serve at `/`.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
-    log_format: Literal["json", "console"] = Field("json", description="Log lines for programs or for people.")
+    frontend_dir: Path | None = Field(None, description="Folder with a built front end to serve at `/`.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
+    log_format: Literal["json", "console"] = Field("json", description="Log format: JSON, or text for people.")
     metrics_tenants: int = Field(
-        100, ge=0, le=10000, description="How many tenants the metrics name; the others are one, `other`."
+        100,
+        ge=0,
+        le=10000,
+        description="Number of tenants with metrics of their own; all others are reported as `other`.",
     )
     traces: Literal["off", "otlp"] = Field(
         "off",
-        description="Whether spans are sent to an OpenTelemetry collector; the `OTEL_*` variables say where.",
+        description="Send spans to an OpenTelemetry collector, which the `OTEL_*` variables configure.",
     )
     shutdown_grace: float = Field(
-        5.0, ge=0, le=300, description="How long sockets get to move elsewhere at a stop."
+        5.0, ge=0, le=300, description="Time that sockets have to reconnect elsewhere at shutdown."
     )
 
     # MongoDB
     mongodb_uri: SecretStr = Field(description="Connection string of the replica set or sharded cluster.")
-    control_database: str = Field("livedocs", description="Database of tenants, grants and audit.")
+    control_database: str = Field("livedocs", description="Database of tenants, grants and the audit log.")
 
     # OAuth
     oauth_issuer: str = Field(description="Issuer of the access tokens; discovery starts here.")
@@ -92,13 +97,13 @@ class Settings(BaseSettings):
         description="This server's client secret at the issuer; required unless it proves itself with a key.",
     )
     oauth_client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = Field(
-        "client_secret_basic", description="How this server proves to the issuer who it is."
+        "client_secret_basic", description="How this server authenticates at the issuer."
     )
     oauth_client_key_file: Path | None = Field(
         None, description="Private key (PEM: RSA, EC or Ed25519) for `private_key_jwt`."
     )
-    oauth_client_key_id: str = Field("", description="The `kid` under which the issuer knows that key.")
-    oauth_audience: str = Field(description="The audience (`aud`) an access token must be meant for.")
+    oauth_client_key_id: str = Field("", description="The `kid` of that key at the issuer.")
+    oauth_audience: str = Field(description="The audience (`aud`) that access tokens must have.")
     oauth_introspection_url: str = Field(
         "", description="Introspection endpoint (RFC 7662); found by discovery when empty."
     )
@@ -109,9 +114,9 @@ class Settings(BaseSettings):
     )
     oauth_jwks_url: str = Field("", description="The issuer's key set (RFC 7517); found by discovery when empty.")
     oauth_algorithms: Words = Field(
-        ("RS256", "PS256", "ES256", "EdDSA"), description="Signature algorithms that an access token may have."
+        ("RS256", "PS256", "ES256", "EdDSA"), description="Accepted signature algorithms of access tokens."
     )
-    oauth_scopes: Words = Field(("openid", "offline_access"), description="Scopes that a browser login asks for.")
+    oauth_scopes: Words = Field(("openid", "offline_access"), description="Scopes that a browser login requests.")
     oauth_tenant_claim: str = Field("tenant", description="Path of the claim that names the tenant, dots between.")
     oauth_groups_claim: str = Field("groups", description="Path of the claim that lists the groups.")
     oauth_subject_claim: str = Field("sub", description="Path of the claim that identifies the user.")
@@ -124,17 +129,17 @@ class Settings(BaseSettings):
             "preferred_username=service-account-{client_id}",
             "username={client_id}",
         ),
-        description="Claims with the values that say that no person is behind a token, `CLAIM=VALUE` each.",
+        description="Claims that mark a token of a service, with no person behind it: `CLAIM=VALUE` each.",
     )
     oauth_token_types: Words = Field(
-        ("at+jwt",), description="Types (`typ`) of signed access tokens; `JWT` as well for Auth0 and Entra."
+        ("at+jwt",), description="Accepted types (`typ`) of signed access tokens; add `JWT` for Auth0 and Entra."
     )
-    oauth_timeout: float = Field(3.0, gt=0, le=60, description="Time limit of one call to the issuer.")
+    oauth_timeout: float = Field(3.0, gt=0, le=60, description="Timeout of one call to the issuer.")
     introspection_cache: float = Field(
-        30.0, ge=0, le=300, description="How long an answer of the introspection service is used again."
+        30.0, ge=0, le=300, description="How long an introspection response is cached."
     )
     introspection_interval: float = Field(
-        30.0, gt=0, le=3600, description="How often a token with live sockets is introspected again."
+        30.0, gt=0, le=3600, description="Interval between introspections of a token that has live sockets."
     )
     auth_grace: float = Field(
         60.0,
@@ -146,14 +151,16 @@ class Settings(BaseSettings):
     # The stream
     history_window: float = Field(300.0, ge=0, le=86400, description="How far back a cursor can resume.")
     history_bytes: int = Field(
-        64 * 2**20, ge=2**20, description="Most memory the history may take; shared fairly by the tenants."
+        64 * 2**20, ge=2**20, description="Maximum memory of the history, shared fairly among tenants."
     )
     stream_lag_bound: float = Field(
-        15.0, gt=0, description="Lag of the change stream past which the server is not ready and joins stop."
+        15.0, gt=0, description="Lag of the change stream beyond which the server is not ready and refuses joins."
     )
 
     # Limits
-    max_document_bytes: int = Field(2**20, ge=1024, le=15 * 2**20, description="Largest document the API takes.")
+    max_document_bytes: int = Field(
+        2**20, ge=1024, le=15 * 2**20, description="Largest document that the API accepts."
+    )
     max_shown_bytes: int = Field(
         2 * 2**20,
         ge=1024,
@@ -161,105 +168,123 @@ class Settings(BaseSettings):
         description="Largest stored document that is decoded and shown; larger ones stall everybody for longer.",
     )
     max_shown_elements: int = Field(
-        100_000, ge=100, le=1_000_000, description="Most fields and array items of a document that is shown."
+        100_000,
+        ge=100,
+        le=1_000_000,
+        description="Maximum number of fields and array items of a document that is shown.",
     )
     max_answer_bytes: int = Field(
-        4 * 2**20, ge=65536, le=64 * 2**20, description="Largest answer that holds more than one document."
+        4 * 2**20, ge=65536, le=64 * 2**20, description="Largest response that holds more than one document."
     )
     max_bytes_in_flight_per_user: int = Field(
-        24 * 2**20, ge=2**20, description="Most bytes of one user in request bodies, imports and unread answers."
+        24 * 2**20,
+        ge=2**20,
+        description="Maximum bytes of one user in request bodies, imports and unread responses.",
     )
     max_bytes_in_flight_per_tenant: int = Field(128 * 2**20, ge=2**20, description="The same of one tenant.")
-    max_grants_per_uuid: int = Field(
-        1000, ge=1, le=100_000, description="Most grants on one UUID; further ones are refused."
-    )
+    max_grants_per_uuid: int = Field(1000, ge=1, le=100_000, description="Maximum number of grants on one UUID.")
     max_groups: int = Field(
-        1000, ge=0, le=10_000, description="Most groups of one user or service; a token with more is refused."
+        1000,
+        ge=0,
+        le=10_000,
+        description="Maximum number of groups of one user or service; a token with more is refused.",
     )
-    max_imports_per_user: int = Field(4, ge=1, description="Most imports of one user under way at one server.")
+    max_imports_per_user: int = Field(
+        4, ge=1, description="Maximum number of concurrent imports of one user, per server."
+    )
     max_imports_per_tenant: int = Field(
-        16, ge=1, description="Most imports of one tenant under way at one server."
+        16, ge=1, description="Maximum number of concurrent imports of one tenant, per server."
     )
-    max_message_bytes: int = Field(65536, ge=4096, le=2**20, description="Largest WebSocket message taken.")
+    max_message_bytes: int = Field(
+        65536, ge=4096, le=2**20, description="Largest WebSocket message that is accepted."
+    )
     max_sockets: int = Field(
-        20000, ge=1, description="Most sockets of one server, whose workers share its limits."
+        20000, ge=1, description="Maximum number of sockets, per server; its workers share the limits."
     )
-    max_sockets_per_user: int = Field(50, ge=1, description="Most sockets of one user at one server.")
-    max_sockets_per_tenant: int = Field(10000, ge=1, description="Most sockets of one tenant at one server.")
-    max_sockets_per_address: int = Field(2000, ge=1, description="Most sockets of one address at one server.")
+    max_sockets_per_user: int = Field(50, ge=1, description="Maximum number of sockets of one user, per server.")
+    max_sockets_per_tenant: int = Field(
+        10000, ge=1, description="Maximum number of sockets of one tenant, per server."
+    )
+    max_sockets_per_address: int = Field(
+        2000, ge=1, description="Maximum number of sockets from one address, per server."
+    )
     max_waiting_sockets: int = Field(
-        200, ge=0, description="Most sockets of one server that are accepted but not yet authenticated."
+        200, ge=0, description="Maximum number of accepted sockets that are not yet authenticated, per server."
     )
-    max_waiting_sockets_per_address: int = Field(50, ge=0, description="Most of those of one address.")
+    max_waiting_sockets_per_address: int = Field(50, ge=0, description="The same from one address.")
     max_connections: int = Field(
-        5000, ge=10, description="Most TCP connections of one server that are no WebSockets."
+        5000, ge=10, description="Maximum number of TCP connections that are not WebSockets, per server."
     )
     max_connections_per_address: int = Field(
         256,
         ge=2,
-        description="Most of those of one address; of one behind a trusted proxy, most requests in progress.",
+        description="The same from one address; behind a trusted proxy, its requests in progress.",
     )
     max_waiting_requests_per_address: int = Field(
-        100, ge=1, description="Most HTTP requests in progress of one address that are not yet authenticated."
+        100, ge=1, description="Maximum number of unauthenticated HTTP requests in progress from one address."
     )
     max_unread_bytes_per_address: int = Field(
         64 * 2**20,
         ge=2**16,
-        description="Bytes of answers that one address has not taken yet, past which its requests are refused.",
+        description="Unread response bytes of one address beyond which its requests are refused.",
     )
-    max_rooms_per_socket: int = Field(1000, ge=1, description="Most rooms one socket may be in.")
-    connect_timeout: float = Field(5.0, gt=0, le=60, description="Time for CONNECT after the WebSocket is open.")
+    max_rooms_per_socket: int = Field(1000, ge=1, description="Maximum number of rooms per socket.")
+    connect_timeout: float = Field(5.0, gt=0, le=60, description="Time within which a socket must send CONNECT.")
     ping_interval: float = Field(25.0, gt=0, description="Engine.IO ping interval.")
-    ping_timeout: float = Field(20.0, gt=0, description="Time for a pong.")
-    socket_queue_bytes: int = Field(2**20, ge=2**16, description="Most bytes waiting for one slow socket.")
-    socket_queue_messages: int = Field(1000, ge=10, description="Most messages waiting for one slow socket.")
+    ping_timeout: float = Field(20.0, gt=0, description="Time within which a pong must arrive.")
+    socket_queue_bytes: int = Field(2**20, ge=2**16, description="Maximum bytes queued for one slow socket.")
+    socket_queue_messages: int = Field(
+        1000, ge=10, description="Maximum number of messages queued for one slow socket."
+    )
     socket_stall_timeout: float = Field(
         30.0,
         gt=0,
-        description="Time without progress after which a slow peer, on a socket or in a request, is cut off.",
+        description="Time without progress after which a slow peer is disconnected, on a socket or in a request.",
     )
 
     limit_burst: float = Field(
-        10.0, ge=1, le=600, description="Seconds' worth of a `LIMIT_` rate that may come at once after a rest."
+        10.0, ge=1, le=600, description="Burst size of every `LIMIT_` rate, as seconds' worth of it."
     )
     limit_connections_per_address: float = Field(
-        500.0, ge=0, description="TCP connections of one address per second and server; 0 for no limit."
+        500.0, ge=0, description="TCP connections per second from one address, per server; 0 disables the limit."
     )
     limit_handshakes_per_address: float = Field(
-        100.0, ge=0, description="WebSocket handshakes of one address per second and server; 0 for no limit."
+        100.0,
+        ge=0,
+        description="WebSocket handshakes per second from one address, per server; 0 disables the limit.",
     )
     limit_handshakes_per_user: float = Field(
-        10.0, ge=0, description="WebSocket handshakes of one user per second and server; 0 for no limit."
+        10.0, ge=0, description="WebSocket handshakes per second of one user, per server; 0 disables the limit."
     )
     limit_handshakes_per_tenant: float = Field(
-        500.0, ge=0, description="WebSocket handshakes of one tenant per second and server; 0 for no limit."
+        500.0, ge=0, description="WebSocket handshakes per second of one tenant, per server; 0 disables the limit."
     )
     limit_joins_per_address: float = Field(
-        1000.0, ge=0, description="Rooms joined of one address per second and server; 0 for no limit."
+        1000.0, ge=0, description="Rooms joined per second from one address, per server; 0 disables the limit."
     )
     limit_joins_per_user: float = Field(
-        200.0, ge=0, description="Rooms joined of one user per second and server; 0 for no limit."
+        200.0, ge=0, description="Rooms joined per second of one user, per server; 0 disables the limit."
     )
     limit_joins_per_tenant: float = Field(
-        5000.0, ge=0, description="Rooms joined of one tenant per second and server; 0 for no limit."
+        5000.0, ge=0, description="Rooms joined per second of one tenant, per server; 0 disables the limit."
     )
     limit_events_per_address: float = Field(
-        1000.0, ge=0, description="Events from sockets of one address per second and server; 0 for no limit."
+        1000.0, ge=0, description="Socket events per second from one address, per server; 0 disables the limit."
     )
     limit_events_per_user: float = Field(
-        100.0, ge=0, description="Events from sockets of one user per second and server; 0 for no limit."
+        100.0, ge=0, description="Socket events per second of one user, per server; 0 disables the limit."
     )
     limit_events_per_tenant: float = Field(
-        5000.0, ge=0, description="Events from sockets of one tenant per second and server; 0 for no limit."
+        5000.0, ge=0, description="Socket events per second of one tenant, per server; 0 disables the limit."
     )
     limit_requests_per_address: float = Field(
-        500.0, ge=0, description="HTTP requests of one address per second and server; 0 for no limit."
+        500.0, ge=0, description="HTTP requests per second from one address, per server; 0 disables the limit."
     )
     limit_requests_per_user: float = Field(
-        100.0, ge=0, description="HTTP requests of one user per second and server; 0 for no limit."
+        100.0, ge=0, description="HTTP requests per second of one user, per server; 0 disables the limit."
     )
     limit_requests_per_tenant: float = Field(
-        2000.0, ge=0, description="HTTP requests of one tenant per second and server; 0 for no limit."
+        2000.0, ge=0, description="HTTP requests per second of one tenant, per server; 0 disables the limit."
     )
 
     @classmethod

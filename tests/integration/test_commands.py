@@ -100,7 +100,7 @@ def test_a_tenant_is_created_listed_extended_suspended_and_resumed(livedocs, dep
         assert shown["collections"] == {"memos": "_id", "reports": "uuid"}
         again = livedocs("tenant", "create", "initech", "--database", f"{database}_2")
         assert again.returncode == 1
-        assert again.stderr == "Error: There is a tenant of this slug. (slug initech)\n"
+        assert again.stderr == "Error: A tenant with this slug already exists. (slug initech)\n"
     finally:
         with MongoClient(deployment.uri) as client:
             client[deployment.control_database].tenants.delete_one({"_id": "initech"})
@@ -453,7 +453,7 @@ def test_a_token_of_the_development_provider_stands_alone_on_its_line(oauth):
     assert refused.stderr.startswith("Error: alice belongs to tenant acme")
 
 
-NOWHERE = "Error: There is no tenant of this slug. (slug acmee)\n"
+NOWHERE = "Error: There is no tenant with this slug. (slug acmee)\n"
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_a_new_tenant_inherits_nobody(livedocs, deployment):
 
 def test_a_slug_that_is_taken_is_blamed_and_not_its_database(livedocs):
     done = livedocs("tenant", "create", "acme")
-    assert (done.returncode, done.stderr) == (1, "Error: There is a tenant of this slug. (slug acme)\n")
+    assert (done.returncode, done.stderr) == (1, "Error: A tenant with this slug already exists. (slug acme)\n")
 
 
 def test_a_list_of_nothing_says_so_to_people_and_nothing_to_programs(livedocs):

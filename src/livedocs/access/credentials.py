@@ -176,7 +176,7 @@ def check_origin(origin: str | None, credential: Credential | None, allowed: fro
     """
     if origin is None:
         if credential is not None and credential.source == "cookie":
-            raise ForbiddenOrigin("A request with a cookie must say its Origin.")
+            raise ForbiddenOrigin("A request with a cookie must have an Origin header.")
         return
     if origin not in allowed:
         raise ForbiddenOrigin(origin=origin)
@@ -209,7 +209,7 @@ def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
 def _bearer(header: str) -> str:
     scheme, _, rest = header.strip(" \t").partition(" ")
     if scheme.lower() != "bearer":
-        raise Unauthenticated("The Authorization header must be of the scheme Bearer.")
+        raise Unauthenticated("The Authorization header must use the Bearer scheme.")
     token = rest.strip(" \t")
     if len(token) > MAX_TOKEN:
         raise TokenTooLarge

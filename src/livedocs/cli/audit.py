@@ -36,24 +36,24 @@ def _utc(_context: click.Context, _parameter: click.Parameter, value: datetime |
 
 @click.command()
 @click.argument("tenant")
-@click.option("--actor", help="Who did it: user:NAME or client:ID.")
-@click.option("--action", type=click.Choice(ACTIONS), help="What.")
-@click.option("--uuid", callback=_uuid, help="To the grants or documents of which UUID.")
-@click.option("--subject", help="To whom.")
+@click.option("--actor", help="Actor: user:NAME or client:ID.")
+@click.option("--action", type=click.Choice(ACTIONS), help="Action.")
+@click.option("--uuid", callback=_uuid, help="UUID whose grants or documents were changed.")
+@click.option("--subject", help="Subject of the grant or session.")
 @click.option(
     "--since",
     type=click.DateTime(_FORMS),
     metavar="TIME",
     callback=_utc,
-    help="From this time on: 2026-01-02, or with a time behind T; UTC unless it has an offset.",
+    help="At or after this time: 2026-01-02 or 2026-01-02T03:04:05; UTC unless it has an offset.",
 )
+@click.option("--until", type=click.DateTime(_FORMS), metavar="TIME", callback=_utc, help="Before this time.")
 @click.option(
-    "--until", type=click.DateTime(_FORMS), metavar="TIME", callback=_utc, help="Up to this time, it left out."
+    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Maximum number of entries."
 )
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
 @as_json
 def audit(tenant: str, limit: int, *, as_json: bool, **members: Any) -> None:
-    """What was done in TENANT, the newest first: time, actor, action, what with."""
+    """Print the audit log of TENANT, newest first: time, actor, action, object."""
     shown = _members if as_json else _line
 
     async def search(client: AsyncMongoClient[dict[str, Any]], control: str) -> None:

@@ -43,7 +43,7 @@ _NOT_CHECKED = (
 @click.option(
     "--token",
     envvar="LIVEDOCS_TOKEN",
-    help="An access token that should be valid here: check it as the server does.  [env: LIVEDOCS_TOKEN]",
+    help="Check this access token as the server does.  [env: LIVEDOCS_TOKEN]",
 )
 def doctor(token: str | None) -> None:
     """Check the configuration, MongoDB and OAuth; say what to do. Ends with status 1 when there is a problem.

@@ -22,13 +22,13 @@ _BATCH = 1000
     "--group",
     "groups",
     multiple=True,
-    help="A group the subject is in.  [default: as its sockets say, for administrators]",
+    help="Group of the subject.  [default: for administrators, those of its live sockets]",
 )
 @service.url
 @service.token
 @as_json
 def explain(uuid: str, subject: str, groups: tuple[str, ...], url: str, token: str, *, as_json: bool) -> None:
-    """Why SUBJECT may, or may not, see UUID.
+    """Explain why SUBJECT may or may not see UUID.
 
     The token is an owner's of the UUID, or has the scope livedocs:admin. An administrator is also told the groups
     and the sockets that the subject has now.

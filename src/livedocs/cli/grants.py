@@ -26,7 +26,9 @@ from livedocs.store.grants import Grants
 _PAGE = 500
 
 force = click.option(
-    "--force", is_flag=True, help="Allow leaving no owner, and more grants than LIVEDOCS_MAX_GRANTS_PER_UUID."
+    "--force",
+    is_flag=True,
+    help="Allow removing the last owner, and more grants than LIVEDOCS_MAX_GRANTS_PER_UUID.",
 )
 _KEPT = click.Choice([Role.READER, Role.WRITER], case_sensitive=False)
 
@@ -69,10 +71,12 @@ grant.add_command(bulk)
 @click.argument("uuid", callback=uuid_argument)
 @click.argument("subject", callback=subject_argument)
 @click.argument("role", type=click.Choice(Role, case_sensitive=False))
-@click.option("--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Seconds until it ends.")
+@click.option(
+    "--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Seconds until the grant expires."
+)
 @force
 def set_(tenant: str, uuid: UUID, subject: str, role: Role, seconds: float | None, *, force: bool) -> None:
-    """Give SUBJECT (user:NAME, client:ID, group:NAME, tenant:*) that ROLE on UUID, in place of any other."""
+    """Give SUBJECT (user:NAME, client:ID, group:NAME, tenant:*) the role ROLE on UUID, replacing any other."""
     now = datetime.now(UTC)
     ends = now + timedelta(seconds=seconds) if seconds is not None else None
     new = Grant(GrantKey(tenant, uuid, subject), role, ends, ACTOR.subject, now)
@@ -94,7 +98,7 @@ def set_(tenant: str, uuid: UUID, subject: str, role: Role, seconds: float | Non
 @force
 @dry_run
 def revoke(tenant: str, uuid: UUID, subject: str, *, force: bool, dry_run: bool) -> None:
-    """Take SUBJECT's grant on UUID away. Ends with status 1 when there is none."""
+    """Remove SUBJECT's grant on UUID. Exits with status 1 if there is none."""
     key = GrantKey(tenant, uuid, subject)
 
     def check(book: GrantBook) -> None:
@@ -146,7 +150,7 @@ def _keep_an_owner(book: GrantBook, subject: str, grant: Grant | None, *, force:
 @click.argument("uuid", callback=uuid_argument)
 @click.argument("giver", callback=stored_subject_argument)
 @click.argument("taker", callback=subject_argument)
-@click.option("--keep", type=_KEPT, help="What GIVER keeps.  [default: nothing]")
+@click.option("--keep", type=_KEPT, help="Role that GIVER keeps.  [default: none]")
 @dry_run
 def transfer_(tenant: str, uuid: UUID, giver: str, taker: str, keep: Role | None, *, dry_run: bool) -> None:
     """Make TAKER the owner of UUID in place of GIVER, in one step."""
@@ -174,10 +178,10 @@ def transfer_(tenant: str, uuid: UUID, giver: str, taker: str, keep: Role | None
 @grant.command("list")
 @click.argument("tenant")
 @click.argument("uuid", required=False, callback=uuid_argument)
-@click.option("--subject", callback=stored_subject_argument, help="Every grant of this subject instead.")
+@click.option("--subject", callback=stored_subject_argument, help="List the grants of this subject instead.")
 @as_json
 def list_(tenant: str, uuid: UUID | None, subject: str | None, *, as_json: bool) -> None:
-    """Every grant on UUID, or of a subject: who, or on what, role, end, who granted it."""
+    """List the grants on UUID, or of a subject: subject or UUID, role, expiry, who granted it."""
     if (uuid is None) == (subject is None):
         raise click.UsageError("Name a UUID, or --subject.")
     now, shown = datetime.now(UTC), 0

@@ -42,10 +42,10 @@ def _grant(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @service.url
 @service.token
 @click.option(
-    "--grant", "grants", multiple=True, callback=_grant, metavar="SUBJECT=ROLE", help="On every document."
+    "--grant", "grants", multiple=True, callback=_grant, metavar="SUBJECT=ROLE", help="Grant on every document."
 )
-@click.option("--items", is_flag=True, help="Lines are items of a bulk request, not documents.")
-@click.option("--key", help="Name of the import at the server.  [default: from the file's beginning]")
+@click.option("--items", is_flag=True, help="Each line is an item of a bulk request, not a document.")
+@click.option("--key", help="Name of the import.  [default: derived from the file's beginning]")
 def import_(**options: Any) -> None:
     """Write each line of FILE, a JSON document, into COLLECTION.
 

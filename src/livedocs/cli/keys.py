@@ -21,7 +21,7 @@ def keys() -> None:
 @keys.command("list")
 @as_json
 def list_(*, as_json: bool) -> None:
-    """Every sealing key: its number, when it was made, from when on it counts."""
+    """List the sealing keys: number, when each was made, and when it takes effect."""
     read = use(lambda client, control: Keys(client, control).read())
     for key in read.keys:
         if as_json:

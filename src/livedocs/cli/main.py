@@ -55,7 +55,7 @@ def main() -> None:
     "--workers",
     type=int,
     metavar="N",
-    help="Server processes on the one port.  [env: LIVEDOCS_WORKERS; default: 1]",
+    help="Number of processes that share the port.  [env: LIVEDOCS_WORKERS; default: 1]",
 )
 def serve(workers: int | None) -> None:
     """Run the server until SIGTERM or SIGINT."""
@@ -69,8 +69,8 @@ def serve(workers: int | None) -> None:
 
 
 @main.command()
-@click.option("--to", "target", metavar="NAME", help="The last migration to be applied, forward or back; or zero.")
-@click.option("--list", "only_list", is_flag=True, help="Only show which are applied.")
+@click.option("--to", "target", metavar="NAME", help="Migrate forward or back to this migration; zero undoes all.")
+@click.option("--list", "only_list", is_flag=True, help="List the migrations and whether they are applied.")
 def migrate(target: str | None, only_list: bool) -> None:  # noqa: FBT001 - a flag of click
     """Bring the control database up to date."""
     from pymongo.errors import PyMongoError  # noqa: PLC0415
@@ -93,18 +93,20 @@ def migrate(target: str | None, only_list: bool) -> None:  # noqa: FBT001 - a fl
 
 
 @main.command()
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65532), help="Of the server.")
-@click.option("--oauth-port", type=click.IntRange(1, 65535), help="Of the OAuth provider.  [default: PORT + 1]")
-@click.option("--mongo-port", type=click.IntRange(1, 65535), help="Of mongod.  [default: PORT + 2]")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65532), help="Port of the server.")
+@click.option(
+    "--oauth-port", type=click.IntRange(1, 65535), help="Port of the OAuth provider.  [default: PORT + 1]"
+)
+@click.option("--mongo-port", type=click.IntRange(1, 65535), help="Port of mongod.  [default: PORT + 2]")
 @click.option(
     "--data-dir",
     default=Path(".livedocs"),
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the data stays between two starts.",
+    help="Folder that keeps the data between runs.",
 )
-@click.option("--fresh", is_flag=True, help="Start over without the data of earlier starts.")
-@click.option("--stop-with-parent", is_flag=True, help="End when the process that started this one has ended.")
+@click.option("--fresh", is_flag=True, help="Delete the data of earlier runs first.")
+@click.option("--stop-with-parent", is_flag=True, help="Exit when the parent process has ended.")
 def demo(**options: Any) -> None:
     """Start everything on this machine: mongod, an OAuth provider, demo tenants and people, the server."""
     from livedocs.demo.run import demo as start  # noqa: PLC0415
@@ -113,14 +115,14 @@ def demo(**options: Any) -> None:
 
 
 @main.command()
-@click.option("--user", required=True, help="A person of the demo (alice, bob, ada, carol), or acme-service.")
-@click.option("--tenant", required=True, help="The tenant that is theirs: acme or globex.")
-@click.option("--scope", help="Scopes, separated by spaces.  [default: all that they may have]")
-@click.option("--ttl", type=click.IntRange(1), help="Seconds until it expires.")
+@click.option("--user", required=True, help="A user of the demo (alice, bob, ada, carol), or acme-service.")
+@click.option("--tenant", required=True, help="Their tenant: acme or globex.")
+@click.option("--scope", help="Scopes, separated by spaces.  [default: all that are allowed]")
+@click.option("--ttl", type=click.IntRange(1), help="Seconds until the token expires.")
 @click.option(
     "--oauth-port",
     type=click.IntRange(1, 65535),
-    help="Where the provider listens.  [default: that of the demo in .livedocs, or 8001]",
+    help="URL of the provider.  [default: that of the demo in .livedocs, or port 8001]",
 )
 def token(oauth_port: int | None, **options: Any) -> None:
     """Print an access token of the development OAuth provider."""

@@ -29,10 +29,10 @@ class Unreachable(click.ClickException):
     exit_code = os.EX_UNAVAILABLE
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 """The option of every command that lists."""
 
-dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be gone.")
+dry_run = click.option("--dry-run", is_flag=True, help="Print what would be removed; change nothing.")
 """The option of every command that destroys."""
 
 
@@ -66,7 +66,7 @@ def use(
         client = connect(settings, appname="livedocs-cli")
         try:
             if tenant is not None and await Tenants(client, settings.control_database).get(tenant) is None:
-                raise NotFound("There is no tenant of this slug.", slug=tenant)
+                raise NotFound("There is no tenant with this slug.", slug=tenant)
             return await work(client, settings.control_database)
         finally:
             await client.close()

@@ -16,7 +16,7 @@ _NOBODY = "nobody who was seen"
 
 @click.group()
 def sessions() -> None:
-    """See who is connected, and disconnect.
+    """List and disconnect sessions.
 
     The token needs the scope livedocs:admin; sessions of its tenant are seen, no others. When a server process
     does not answer, standard error names it and the exit status is 75.
@@ -26,11 +26,11 @@ def sessions() -> None:
 @sessions.command("list")
 @service.url
 @service.token
-@click.option("--subject", help="Only those of this user or service.")
-@click.option("--uuid", help="Only those in the room of this UUID.")
+@click.option("--subject", help="Only sessions of this user or service.")
+@click.option("--uuid", help="Only sessions in the room of this UUID.")
 @as_json
 def list_(url: str, token: str, subject: str | None, uuid: str | None, *, as_json: bool) -> None:
-    """Every session: id, who, from where, since when, in how many rooms."""
+    """List the sessions: id, subject, address, start, number of rooms."""
     found, silent = _all(url, token, {"subject": subject, "uuid": uuid})
     listed(len(found), "sessions", as_json=as_json)
     for session in found:
@@ -48,7 +48,7 @@ def list_(url: str, token: str, subject: str | None, uuid: str | None, *, as_jso
 @click.argument("sids", metavar="SID...", nargs=-1)
 @service.url
 @service.token
-@click.option("--subject", help="Every session of this user or service.")
+@click.option("--subject", help="Disconnect every session of this user or service.")
 @dry_run
 def disconnect(sids: tuple[str, ...], url: str, token: str, subject: str | None, *, dry_run: bool) -> None:
     """Disconnect sessions for good. Their tokens stay valid: to keep somebody out, revoke those."""

@@ -39,7 +39,7 @@ def _members(found: Tenant) -> dict[str, object]:
 @tenant.command("list")
 @as_json
 def list_(*, as_json: bool) -> None:
-    """Every tenant: slug, status, database, collections."""
+    """List the tenants: slug, status, database, collections."""
     tenants = use(lambda client, control: Tenants(client, control).all())
     listed(len(tenants), "tenants", as_json=as_json)
     for found in tenants:
@@ -54,7 +54,7 @@ def list_(*, as_json: bool) -> None:
 @click.argument("slug")
 @as_json
 def show(slug: str, *, as_json: bool) -> None:
-    """One tenant: status, database, collections, limits, confined services."""
+    """Show a tenant: status, database, collections, limits, confined services."""
     found = _known(slug)
     if as_json:
         json_line(_members(found))
@@ -88,7 +88,7 @@ def _known(slug: str) -> Tenant:
     "collections",
     multiple=True,
     metavar="NAME[:KEY]",
-    help="A collection to stream; KEY says where its documents hold their UUID, _id (as without) or uuid.",
+    help="A collection to stream; KEY is the field that holds a document's UUID: _id (default) or uuid.",
 )
 def create(slug: str, database: str | None, collections: tuple[str, ...]) -> None:
     """Register a tenant and make its collections."""
@@ -120,12 +120,12 @@ def _collection(text: str) -> tuple[str, CollectionKey]:
 @tenant.command()
 @click.argument("slug")
 @click.argument("collection")
-@click.option("--key", type=_KEYS, default="uuid", show_default=True, help="Where its documents hold their UUID.")
+@click.option("--key", type=_KEYS, default="uuid", show_default=True, help="Field that holds a document's UUID.")
 @click.option(
     "--schema",
     type=click.File("rb"),
     callback=_schema,
-    help="A JSON Schema that MongoDB is to hold every write to.  [default: as it is]",
+    help="File with a JSON Schema that MongoDB validates every write against.  [default: unchanged]",
 )
 def register(slug: str, collection: str, key: CollectionKey, schema: JsonSchema | None) -> None:
     """Stream a further collection of the tenant, which may exist already.
@@ -221,8 +221,10 @@ def _set_status(slug: str, status: Literal["active", "suspended"]) -> None:
 
 @tenant.command()
 @click.argument("slug")
-@click.option("--drop", is_flag=True, help="Drop its registered collections, too. Without: its documents stay.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--drop", is_flag=True, help="Also drop the tenant's registered collections; otherwise its documents stay."
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @dry_run
 def delete(slug: str, *, drop: bool, yes: bool, dry_run: bool) -> None:
     """Suspend the tenant, say what would be gone, ask, and delete it. Declining leaves it suspended."""

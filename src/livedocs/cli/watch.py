@@ -22,7 +22,7 @@ from livedocs.model import parse_uuid
 @click.argument("uuids", metavar="UUID...", nargs=-1, required=True)
 @service.url
 @service.token
-@click.option("--count", type=click.IntRange(1), help="End after so many events.")
+@click.option("--count", type=click.IntRange(1), help="Exit after this many events.")
 def watch(uuids: tuple[str, ...], url: str, token: str, count: int | None) -> None:
     """Follow documents: print a snapshot, then each change as it arrives, until Ctrl-C.
 

@@ -196,7 +196,7 @@ def _after(cursor: str) -> Place:
 def _search() -> Search:
     action = request.args.get("action")
     if action is not None and action not in get_args(Action):
-        raise BadRequest(f"action is one of {', '.join(get_args(Action))}.", action=action)
+        raise BadRequest(f"`action` must be one of: {', '.join(get_args(Action))}.", action=action)
     uuid = request.args.get("uuid")
     return Search(
         actor=request.args.get("actor"),
@@ -215,7 +215,9 @@ def _time(name: str) -> datetime | None:
     # A plus sign of an offset that was not escaped has become a space.
     found = parse_rfc3339(text.replace(" ", "+") if text.count(" ") == 1 and "T" in text.upper() else text)
     if found is None:
-        raise BadRequest(f"{name} is a time as in RFC 3339, with its offset.", path=name)
+        raise BadRequest(
+            f"`{name}` must be an RFC 3339 time with an offset, such as 2026-01-02T03:04:05Z.", path=name
+        )
     return found
 
 

@@ -138,7 +138,7 @@ def _services(routes: Blueprint, tenants: Tenants) -> None:
         who = _platform()
         names = _only(await read_object(), {"collections"}).get("collections")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise BadRequest("collections is a list of names.", path="collections")
+            raise BadRequest("`collections` must be a list of collection names.", path="collections")
         await tenants.confine(slug, client_id, names, who.actor)
         return json_answer(shown(await _read(tenants, slug)))
 
@@ -183,7 +183,7 @@ def _life(routes: Blueprint, tenants: Tenants, deletions: Deletions) -> None:
         _not_own(who, slug)
         code, data = request.args.get("confirm"), request.args.get("data", "keep")
         if data not in {"keep", "drop"}:
-            raise BadRequest("data is keep or drop.", data=data)
+            raise BadRequest("`data` must be `keep` or `drop`.", data=data)
         if code is not None:
             return json_answer({"slug": slug, **_loss(await deletions.carry_out(slug, code, who.actor))})
         asked = await deletions.ask(slug, drop=data == "drop", actor=who.actor)
@@ -194,7 +194,7 @@ def _life(routes: Blueprint, tenants: Tenants, deletions: Deletions) -> None:
 async def _read(tenants: Tenants, slug: str) -> Tenant:
     tenant = await tenants.get(slug)
     if tenant is None:
-        raise NotFound("There is no tenant of this slug.", slug=slug)
+        raise NotFound("There is no tenant with this slug.", slug=slug)
     return tenant
 
 
@@ -229,16 +229,16 @@ def parse_new(body: Mapping[str, Any]) -> tuple[Tenant, dict[str, JsonSchema]]:
     slug, collections = members.get("slug"), members.get("collections", {})
     database = members.get("database")
     if not isinstance(slug, str):
-        raise BadRequest("slug is text.", path="slug")
+        raise BadRequest("`slug` must be a string.", path="slug")
     if database is None:
         database = f"livedocs_{slug.replace('-', '_')}"
     if not isinstance(database, str):
-        raise BadRequest("database is text.", path="database")
+        raise BadRequest("`database` must be a string.", path="database")
     if not isinstance(collections, Mapping):
-        raise BadRequest("collections is an object: its names, each with its key.", path="collections")
+        raise BadRequest("`collections` must be an object that maps collection names to keys.", path="collections")
     limits = members.get("limits", {})
     if not isinstance(limits, Mapping):
-        raise BadRequest("limits is an object.", path="limits")
+        raise BadRequest("`limits` must be an object.", path="limits")
     validate_limits(limits)
     parsed = {name: _collection(options) for name, options in collections.items()}
     schemas = {name: schema for name, (_, schema) in parsed.items() if schema is not None}
@@ -249,22 +249,24 @@ def _collection(options: object) -> tuple[CollectionKey, JsonSchema | None]:
     members = _only(options, {"key", "json_schema"})
     schema = members.get("json_schema")
     if schema is not None and not isinstance(schema, Mapping):
-        raise BadRequest("json_schema is an object: a JSON Schema as MongoDB takes it.", path="json_schema")
+        raise BadRequest(
+            "`json_schema` must be an object: a JSON Schema as MongoDB accepts it.", path="json_schema"
+        )
     return _key(members.get("key")), schema
 
 
 def _key(key: object) -> CollectionKey:
     if key not in get_args(CollectionKey):
-        raise BadRequest("A collection's key is _id or uuid.", path="key")
+        raise BadRequest("A collection's `key` must be `_id` or `uuid`.", path="key")
     return cast("CollectionKey", key)
 
 
 def _only(body: object, known: set[str]) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
-        raise BadRequest("This must be an object.")
+        raise BadRequest("The body must be a JSON object.")
     unknown = sorted(set(body) - known)
     if unknown:
-        raise BadRequest(f"The members here are {', '.join(sorted(known))}.", path=unknown[0])
+        raise BadRequest(f"Unknown member; expected one of: {', '.join(sorted(known))}.", path=unknown[0])
     return body
 
 

@@ -186,7 +186,7 @@ def _gate(app: Quart, services: Services) -> None:
         made.route = _route()
         if "access_token" in request.args:
             # It would stay in the logs of every proxy on the way (RFC 9700, 4.3.2).
-            raise BadRequest("An access token does not belong into the URL.")
+            raise BadRequest("Access tokens are not accepted in the URL; send an Authorization header.")
         address = made.address or request.remote_addr or ""
         set_address(address)
         if _is_preflight() and _cors(settings):

@@ -277,5 +277,5 @@ def parse_key(header: str | None) -> str | None:
         return None
     found = _KEY.match(header.strip())
     if found is None:
-        raise BadRequest("An Idempotency-Key is 1 to 255 visible ASCII characters.")
+        raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     return found[1] or found[2]

@@ -151,7 +151,7 @@ def _spans(body: bytearray) -> Steps[list[tuple[int, int] | None]]:
         rules.items_of({"items": found})
     # An item has a comma and a bracket there; whatever else has hundreds of thousands takes long to be refused.
     if (yield from json_text.count(skeleton, 3 * rules.MOST)) > 3 * rules.MOST:
-        raise BadRequest(f"A bulk request is an object with one member, a list of 1 to {rules.MOST} items.")
+        raise BadRequest(f"The body must be an object with one member, a list of 1 to {rules.MOST} items.")
     items = rules.items_of((yield from extjson.loading(skeleton)))
     if sum(isinstance(item, dict | list) for item in items) != len(found):
         raise InvalidJson('The body must be an object with one member, "items", a list.')
@@ -176,7 +176,7 @@ def upserts(
     def parse(item: Any, place: int) -> Steps[rules.UpsertItem]:
         document = item.get("document")
         if not isinstance(document, dict):
-            raise InvalidDocument("An item has the member document, an object.", path="document")
+            raise InvalidDocument("Each item needs the member `document`, an object.", path="document")
         sent = yield from writing(document, bounds.key, max_bytes=bounds.bytes, max_elements=bounds.elements)
         yield
         return rules.parse_upsert({**item, "document": sent}, now, rules.spare(seed, place))
@@ -230,12 +230,12 @@ def _parsed(
     item: Any = None
     try:
         if text is None:
-            raise InvalidJson("An item is an object.")
+            raise InvalidJson("Each item must be a JSON object.")
         if len(text) > limit.bytes:
-            raise limit.error(f"An item has at most {limit.bytes} bytes.", limit=limit.bytes)
+            raise limit.error(f"Each item must be at most {limit.bytes} bytes.", limit=limit.bytes)
         item = yield from decoding(text, limit, hold, documents=_documents)
         if not isinstance(item, dict):
-            raise InvalidJson("An item is an object.")
+            raise InvalidJson("Each item must be a JSON object.")
         return (yield from parse(item, place))
     except TooManyBytes:
         raise

@@ -90,7 +90,7 @@ def items_of(body: object) -> list[Any]:
     match body:
         case {"items": list() as items, **rest} if not rest:
             if not 1 <= len(items) <= MOST:
-                raise BadRequest(f"A bulk request has 1 to {MOST} items.", items=len(items))
+                raise BadRequest(f"A bulk request must have 1 to {MOST} items.", items=len(items))
             return items
     raise InvalidJson('The body must be an object with one member, "items", a list.')
 
@@ -109,18 +109,18 @@ def parse_upsert(item: object, now: datetime, spare: UUID) -> UpsertItem:
     members = _members(item, _ITEM)
     given, document, mode = members.get("uuid"), members.get("document"), members.get("mode", "replace")
     if not isinstance(document, Written):
-        raise InvalidDocument("An item has the member document, an object.", path="document")
+        raise InvalidDocument("Each item needs the member `document`, an object.", path="document")
     named = document.given() if given is None else parse_uuid(given)
     if named is None:
         # There is no document that it could be.
         document.check(None)
     uuid = spare if named is None else named
     if mode not in ("replace", "merge"):
-        raise BadRequest("mode is replace or merge.", path="mode")
+        raise BadRequest("`mode` must be `replace` or `merge`.", path="mode")
     held = conditions(_text(members, "if_match"), _text(members, "if_none_match"))
     grants = members.get("grants", [])
     if not isinstance(grants, list):
-        raise BadRequest("grants is a list.", path="grants")
+        raise BadRequest("`grants` must be a list.", path="grants")
     if len(grants) > MOST_GRANTS:
         raise TooManyGrants(
             f"An item has at most {MOST_GRANTS} grants, not {len(grants)}; send the others to /v1/grants:bulk.",
@@ -147,17 +147,17 @@ def parse_grant(item: object, now: datetime) -> GrantItem:
 
 def _members(item: object, known: frozenset[str]) -> Mapping[str, Any]:
     if not isinstance(item, Mapping):
-        raise InvalidJson("An item is an object.")
+        raise InvalidJson("Each item must be a JSON object.")
     unknown = sorted(set(item) - known)
     if unknown:
-        raise BadRequest(f"An item has the members {', '.join(sorted(known))}.", path=unknown[0])
+        raise BadRequest(f"Unknown member; expected one of: {', '.join(sorted(known))}.", path=unknown[0])
     return item
 
 
 def _text(members: Mapping[str, Any], name: str) -> str | None:
     value = members.get(name)
     if value is not None and not isinstance(value, str):
-        raise BadRequest(f"{name} is text: * or a list of entity tags.", path=name)
+        raise BadRequest(f"`{name}` must be a string: `*` or a list of entity tags.", path=name)
     return value
 
 

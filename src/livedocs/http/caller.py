@@ -51,7 +51,7 @@ class Caller:
         """
         self.require(scope)
         if self.confined_to is not None:
-            raise Forbidden("A service that is confined to collections does no administrator's work beyond them.")
+            raise Forbidden("A service that is confined to collections cannot administer anything else.")
 
     def limit(self, name: str, setting: int) -> int:
         """The server's setting, or the tenant's own limit of that name if it is tighter."""

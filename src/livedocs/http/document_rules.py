@@ -74,7 +74,7 @@ def create(state: DocumentState, principal: Principal, sent: Written) -> Insert:
     if not state.known:
         return Insert(sent.fields, principal.subject)
     if state.document is not None or not _may(state.grants, state.now, principal, Role.WRITER):
-        raise Conflict("This UUID is taken.")
+        raise Conflict("This UUID is already in use.")
     return Insert(sent.fields, None)
 
 
@@ -124,7 +124,7 @@ def patch(
     # A document that another program made too large may still shrink. To look at its size then is to encode it.
     after = size(outcome.document) if outcome.changes else 0
     if after > max_bytes and after > state.document.size:
-        raise DocumentTooLarge(f"At most {max_bytes} bytes as BSON.", limit=max_bytes)
+        raise DocumentTooLarge(f"The document must be at most {max_bytes} bytes as BSON.", limit=max_bytes)
     return Update(outcome)
 
 

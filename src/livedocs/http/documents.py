@@ -227,7 +227,7 @@ def _identifier(key: CollectionKey) -> Any:
     if key == "_id":
         raise BadRequest("In this collection the UUID is the _id; leave _id out of the query.", parameter="_id")
     if len(given) > 1 or len(given[0]) > _LONGEST_ID:
-        raise BadRequest(f"_id is one value of at most {_LONGEST_ID} characters.", parameter="_id")
+        raise BadRequest(f"`_id` must be given once, with at most {_LONGEST_ID} characters.", parameter="_id")
     try:
         identifier = ObjectId(given[0]) if _OBJECT_ID.match(given[0]) else extjson.loads(given[0])
         validate({"_id": identifier}, max_bytes=2 * _LONGEST_ID)

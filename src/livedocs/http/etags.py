@@ -95,17 +95,17 @@ def _matches(tags: Tags, document: Mapping[str, Any] | None) -> bool:
 def _tags(header: str, value: str, *, weak: bool) -> Tags:
     if len(value) > _LONGEST:
         # A header is no longer; an item of a bulk request could be.
-        raise BadRequest(f"{header} has at most {_LONGEST} characters.", header=header, limit=_LONGEST)
+        raise BadRequest(f"{header} must have at most {_LONGEST} characters.", header=header, limit=_LONGEST)
     if value.strip(" \t") == "*":
         return "*"
     tags, at = set(), 0
     while at < len(value):
         found = _TAG.match(value, at)
         if found is None:
-            raise BadRequest(f"{header} is * or a list of entity tags.", header=header)
+            raise BadRequest(f"{header} must be * or a list of entity tags.", header=header)
         if weak or not found[1]:
             tags.add(found[2])
         at = found.end()
     if not value.strip(" \t"):
-        raise BadRequest(f"{header} is * or a list of entity tags.", header=header)
+        raise BadRequest(f"{header} must be * or a list of entity tags.", header=header)
     return frozenset(tags)

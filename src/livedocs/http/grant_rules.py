@@ -26,10 +26,10 @@ def parse_body(body: object, now: datetime) -> tuple[Role, datetime | None]:
         InvalidGrant: an end that is past or no time, a member that grants do not have.
     """
     if not isinstance(body, Mapping):
-        raise InvalidGrant("A grant is an object with role and, if it ends, expires_at.")
+        raise InvalidGrant("A grant must be an object with `role` and, if it is to expire, `expires_at`.")
     unknown = sorted(set(body) - {"role", "expires_at"})
     if unknown:
-        raise InvalidGrant("A grant has the members role and expires_at.", path=unknown[0])
+        raise InvalidGrant("Unknown member; expected `role` or `expires_at`.", path=unknown[0])
     role = Role.parse(body.get("role"))
     if role is None:
         raise InvalidRole(path="role")
@@ -42,13 +42,16 @@ def _end(value: object, now: datetime) -> datetime | None:
     if isinstance(value, str):
         value = parse_rfc3339(value)
     if not isinstance(value, datetime):
-        raise InvalidGrant("expires_at is a time as in RFC 3339, with its offset.", path="expires_at")
+        raise InvalidGrant(
+            "`expires_at` must be an RFC 3339 time with an offset, such as 2026-01-02T03:04:05Z.",
+            path="expires_at",
+        )
     try:
         end = value.astimezone(UTC)
     except OverflowError:
-        raise InvalidGrant("expires_at is too far away.", path="expires_at") from None
+        raise InvalidGrant("`expires_at` is too far in the future.", path="expires_at") from None
     if end <= now:
-        raise InvalidGrant("expires_at is in the past.", path="expires_at")
+        raise InvalidGrant("`expires_at` must be in the future.", path="expires_at")
     return _milliseconds(end)
 
 
@@ -117,7 +120,7 @@ def _keep_an_owner(book: GrantBook, principal: Principal, key: GrantKey, grant: 
     if ADMIN_SCOPE in principal.scopes:
         return
     if book.ownership_after(key.subject, grant) < book.ownership:
-        raise Conflict("The UUID would be left without an owner; name another one first.")
+        raise Conflict("This would leave the UUID without an owner; make somebody else an owner first.")
 
 
 def _milliseconds(at: datetime) -> datetime:

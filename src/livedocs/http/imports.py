@@ -125,7 +125,7 @@ def blueprint(
         """How many lines of the import with this `Idempotency-Key` are done: the `first` to go on with."""
         who, once = _import(collection)
         if once is None:
-            raise BadRequest("Name the import with an Idempotency-Key.")
+            raise BadRequest("An import needs an Idempotency-Key header.")
         return json_answer({"lines": await idempotency.position(who.tenant.slug, once)})
 
     @routes.post("/<collection>:import")
@@ -203,7 +203,7 @@ def _first(text: str | None) -> int:
     if text is None:
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise BadRequest("first is the number of a line, counted from 0.", first=text)
+        raise BadRequest("`first` must be a line number, counted from 0.", first=text)
     return int(text)
 
 
@@ -245,7 +245,7 @@ async def _batches(chunks: AsyncIterator[bytes], longest: int, first: int, hold:
             first, lines = first + len(lines), []
             load.begin()
         if len(rest) > longest:
-            raise DocumentTooLarge(f"A line has at most {longest} bytes.", limit=longest)
+            raise DocumentTooLarge(f"Each line must be at most {longest} bytes.", limit=longest)
     if rest:
         lines.append(bytes(rest))
     if lines:

@@ -23,7 +23,7 @@ def page_limit(text: str | None) -> int:
     if text is None:
         return USUAL
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MOST:
-        raise BadRequest(f"limit is a number from 1 to {MOST}.", limit=text)
+        raise BadRequest(f"`limit` must be a number from 1 to {MOST}.", limit=text)
     return int(text)
 
 

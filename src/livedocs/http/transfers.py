@@ -106,7 +106,7 @@ def parse_transfer(body: Mapping[str, Any], principal: Principal) -> tuple[str, 
         raise BadRequest("Unknown member; expected `from`, `keep` or `to`.", path=unknown[0])
     keep = None if body.get("keep") is None else Role.parse(body["keep"])
     if (keep is None and body.get("keep") is not None) or keep is Role.OWNER:
-        raise InvalidRole("keep is reader or writer.", path="keep")
+        raise InvalidRole("`keep` must be `reader` or `writer`.", path="keep")
     given = body.get("from")
     giver = principal.subject if given is None else parse_stored_subject(given)
     return giver, parse_subject(body.get("to")), keep

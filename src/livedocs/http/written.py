@@ -50,7 +50,7 @@ class Written:
         except InvalidUuid:
             own = False
         if not own:
-            raise InvalidField(f"The uuid of a document belongs to the server; this one's is {uuid}.", path="uuid")
+            raise InvalidField(f"`uuid` is set by the server; that of this document is {uuid}.", path="uuid")
         return self
 
     def given(self) -> UUID | None:
@@ -72,7 +72,7 @@ class Written:
             InvalidField: another `_id`, or a name that nobody may choose.
         """
         if self.id is not _ABSENT and (current is None or not same(current.get("_id"), self.id)):
-            raise InvalidField("The _id of a document belongs to the server.", path="_id")
+            raise InvalidField("`_id` is set by the server; leave it out.", path="_id")
         for doubt in self.doubts:
             sent, stored = _at(self.fields, doubt.path), _at(current, doubt.path)
             if stored is _ABSENT or (patch and _removes(sent)) or not same(stored, sent):
@@ -110,7 +110,7 @@ def writing(sent: dict[str, Any], key: CollectionKey, *, max_bytes: int, max_ele
     uuid = sent.pop("uuid", _ABSENT)
     identifier = sent.pop("_id", _ABSENT)
     if identifier is not _ABSENT and key == "_id":
-        raise InvalidField("This name belongs to the server.", path="_id")
+        raise InvalidField("This field name is reserved for the server.", path="_id")
     if key == "_id" and OWN_UUID in sent:
         sent = {("uuid" if name == OWN_UUID else name): value for name, value in sent.items()}
     yield

@@ -106,7 +106,7 @@ class Deletions:
             tenant, deletion = await self._stored(slug)
             known = isinstance(deletion, dict) and hmac.compare_digest(str(deletion["code"]), _digest(code))
             if not known or deletion["expires_at"] <= datetime.now(UTC) or tenant.active:
-                raise Conflict("Ask for the deletion first; its code is good for 15 minutes.")
+                raise Conflict("Request the deletion first; its code is valid for 15 minutes.")
         loss = await self.loss(slug, drop=bool(deletion["drop"]))
         with translated(seconds=_SECONDS):
             await self._acl.delete_many({"_id.tenant": {"$eq": slug}})
@@ -127,7 +127,7 @@ class Deletions:
         document = await self._tenants.find_one({"_id": {"$eq": slug}})
         tenant = parse_tenant(document) if document is not None else None
         if document is None or tenant is None:
-            raise NotFound("There is no tenant of this slug.", slug=slug)
+            raise NotFound("There is no tenant with this slug.", slug=slug)
         return tenant, document.get("deletion")
 
 

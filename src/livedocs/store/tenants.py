@@ -67,7 +67,7 @@ def validate_tenant(tenant: Tenant, control_database: str) -> None:
         )
     reserved = {*_SYSTEM_DATABASES, control_database.lower()}
     if not _DATABASE.match(tenant.database) or tenant.database.lower() in reserved:
-        raise BadRequest("This name cannot be a tenant's database.", database=tenant.database)
+        raise BadRequest("A tenant's database cannot have this name.", database=tenant.database)
     for name, key in tenant.collections.items():
         validate_collection(name, key)
 
@@ -80,11 +80,13 @@ def validate_collection(name: str, key: str) -> None:
         UnsuitableCollection: it is one of MongoDB's own.
     """
     if name.startswith("system."):
-        raise UnsuitableCollection("MongoDB keeps this one for itself.", collection=name, reason="system")
+        raise UnsuitableCollection(
+            "Collections whose name begins with system. belong to MongoDB.", collection=name, reason="system"
+        )
     if not COLLECTION.match(name) or name in _SOCKET_EVENTS:
-        raise BadRequest("This name cannot be a registered collection.", collection=name)
+        raise BadRequest("A collection of this name cannot be registered.", collection=name)
     if key not in get_args(CollectionKey):
-        raise BadRequest("A collection's key is _id or uuid.", key=key)
+        raise BadRequest("A collection's `key` must be `_id` or `uuid`.", key=key)
 
 
 def validate_limits(limits: Mapping[str, Any]) -> None:
@@ -95,9 +97,9 @@ def validate_limits(limits: Mapping[str, Any]) -> None:
     """
     for name, value in limits.items():
         if name not in LIMITS:
-            raise BadRequest(f"A tenant's limits are {', '.join(sorted(LIMITS))}.", path=name)
+            raise BadRequest(f"Unknown limit; expected one of: {', '.join(sorted(LIMITS))}.", path=name)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**53:
-            raise BadRequest("A limit is a whole number, at least 1.", path=name)
+            raise BadRequest("A limit must be a whole number of at least 1.", path=name)
 
 
 def parse_tenant(document: Mapping[str, Any]) -> Tenant | None:
@@ -208,11 +210,11 @@ class Tenants:
         with translated(seconds=_SECONDS):
             named = {"$or": [{"_id": {"$eq": tenant.slug}}, {"aliases": {"$eq": tenant.slug}}]}
             if await self._tenants.find_one(named, {"_id": 1}) is not None:
-                raise Conflict("There is a tenant of this slug.", slug=tenant.slug)
+                raise Conflict("A tenant with this slug already exists.", slug=tenant.slug)
             async for other in self._tenants.find({}, {"database": 1}):
                 # MongoDB takes two names that differ in case for one database.
                 if str(other.get("database", "")).lower() == tenant.database.lower():
-                    raise Conflict("This database belongs to a tenant.", database=tenant.database)
+                    raise Conflict("This database already belongs to a tenant.", database=tenant.database)
             if await self._acl.find_one({"_id.tenant": {"$eq": tenant.slug}}, {"_id": 1}) is not None:
                 # Whoever they name would have rights in the new tenant.
                 detail = "There are grants of this slug already: delete them from `acl`, or choose another slug."
@@ -245,7 +247,7 @@ class Tenants:
         validate_collection(collection, key)
         tenant = await self.get(slug)
         if tenant is None:
-            raise NotFound("There is no tenant of this slug.", slug=slug)
+            raise NotFound("There is no tenant with this slug.", slug=slug)
         if tenant.collections.get(collection, key) != key:
             raise Conflict("The collection is registered with another key.", collection=collection)
         with translated(seconds=_SECONDS):
@@ -290,12 +292,12 @@ class Tenants:
         """
         for name in aliases:
             if not is_name(name):
-                raise BadRequest("An alias is 1 to 255 characters that can be seen.", path=escaped(name))
+                raise BadRequest("An alias must be 1 to 255 visible characters.", path=escaped(name))
         with translated(seconds=_SECONDS):
             taken = {"_id": {"$ne": slug}, "$or": [{"_id": {"$in": [*aliases]}}, {"aliases": {"$in": [*aliases]}}]}
             other = await self._tenants.find_one(taken, {"_id": 1})
             if other is not None:
-                raise Conflict("Another tenant has that name.", slug=other["_id"])
+                raise Conflict("Another tenant already has this name.", slug=other["_id"])
             entry = Entry("tenant.aliases", slug, detail={"aliases": sorted(aliases)})
             await self._update(slug, {"$set": {"aliases": sorted(aliases)}}, actor, entry)
 
@@ -312,7 +314,7 @@ class Tenants:
         subject = parse_subject(f"client:{client_id}")
         tenant = await self.get(slug)
         if tenant is None:
-            raise NotFound("There is no tenant of this slug.", slug=slug)
+            raise NotFound("There is no tenant with this slug.", slug=slug)
         names = sorted(set(collections))
         for name in names:
             if name not in tenant.collections:
@@ -364,7 +366,7 @@ class Tenants:
         async def write(session: AsyncClientSession) -> None:
             result = await self._tenants.update_one({"_id": {"$eq": slug}}, update, session=session)
             if not result.matched_count:
-                raise NotFound("There is no tenant of this slug.", slug=slug)
+                raise NotFound("There is no tenant with this slug.", slug=slug)
 
         await self._audited(write, actor, entry)
 

@@ -107,7 +107,7 @@ def validating(
                 yield
     yield
     if size(document) > max_bytes:
-        raise DocumentTooLarge(f"At most {max_bytes} bytes as BSON.", limit=max_bytes)
+        raise DocumentTooLarge(f"The document must be at most {max_bytes} bytes as BSON.", limit=max_bytes)
 
 
 def size(document: Mapping[str, Any]) -> int:
@@ -143,9 +143,11 @@ def _shown(node: _Node | None, *below: str | int) -> str:
 
 def _check_counts(names: int, elements: int, max_elements: int) -> None:
     if names > MAX_NAMES:
-        raise DocumentTooLarge(f"At most {MAX_NAMES} field names.", limit=MAX_NAMES)
+        raise DocumentTooLarge(f"The document must have at most {MAX_NAMES} field names.", limit=MAX_NAMES)
     if elements > max_elements:
-        raise DocumentTooLarge(f"At most {max_elements} fields and items of arrays.", limit=max_elements)
+        raise DocumentTooLarge(
+            f"The document must have at most {max_elements} fields and array items.", limit=max_elements
+        )
 
 
 def _containers(pairs: Iterable[tuple[Any, Any]], node: _Node) -> list[_Node]:
@@ -159,10 +161,10 @@ def _containers(pairs: Iterable[tuple[Any, Any]], node: _Node) -> list[_Node]:
                 _check_text(item, node, name)
         elif kind in _CONTAINERS:
             if level > MAX_DEPTH:
-                raise TooDeep(f"At most {MAX_DEPTH} levels.", path=_shown(node, name))
+                raise TooDeep(f"Documents may be nested at most {MAX_DEPTH} levels deep.", path=_shown(node, name))
             found.append((node, name, level, item))
         elif isinstance(item, int) and not _LEAST <= item <= _MOST:
-            raise InvalidDocument("Integers have at most 64 bits.", path=_shown(node, name))
+            raise InvalidDocument("Integers must fit into 64 bits.", path=_shown(node, name))
     return found
 
 
@@ -184,7 +186,9 @@ def _check_name(name: str, node: _Node) -> None:
     if "." in name or "\0" in name:
         raise InvalidField("A field name must not contain a dot or NUL.", path=_shown(node, name))
     if name in _PROTOTYPES:
-        raise InvalidField("This field name is refused for the browsers' sake.", path=_shown(node, name))
+        raise InvalidField(
+            "This field name is not allowed: it has a meaning of its own in JavaScript.", path=_shown(node, name)
+        )
     _check_text(name, node)
 
 
