@@ -47,8 +47,11 @@ _CURSOR = re.compile(_FORM + r"([0-9A-F]{16}(?:[0-9A-F]{2}){0,18})-([A-Za-z0-9_-
 # After every event of its cluster time: events go on with "2B", and no KeyString type byte sorts past "FF".
 _AFTER = "FF"
 _TIMESTAMP = "82"
-# KeyString's types of the number zero and of positive integers of 1 to 8 bytes.
-_ZERO, _ONE_BYTE, _EIGHT_BYTES = 0x29, 0x2B, 0x32
+# A cluster time, and behind it what `after` makes, or integers: KeyString has a type for the number zero and one
+# each for positive integers of 1 to 8 bytes.
+_CLEAR = re.compile(
+    "82[0-9A-F]{16}(?:FF$|(?:29|2B.{0,2}|2C.{0,4}|2D.{0,6}|2E.{0,8}|2F.{0,10}|30.{0,12}|31.{0,14}|32.{0,16})*)"
+)
 # Of the rest, so much is kept; a document with a UUID for its `_id` has 47 bytes.
 _REST = 49
 _CUT = 255
@@ -92,18 +95,8 @@ def tied(one: str, other: str) -> bool:
 
 def _clear_end(position: str) -> int:
     """Where the part ends that carries the order: the cluster time and the integers behind it."""
-    end = TIME_ENDS
-    if position[end:] == _AFTER:
-        return end + 2
-    while kind := position[end : end + 2]:
-        code = int(kind, 16) if kind[-1] != _ANY else 0
-        if code == _ZERO:
-            end += 2
-        elif _ONE_BYTE <= code <= _EIGHT_BYTES:
-            end += 2 + 2 * (code - _ONE_BYTE + 1)
-        else:
-            break
-    return min(end, len(position))
+    found = _CLEAR.match(position)
+    return len(position) if found is None else found.end()
 
 
 class Cursors:

@@ -113,7 +113,11 @@ class Feed:
                         self._restart(batch)
                     elif batch.events:
                         with tracing.span("change batch", attributes={"livedocs.events": len(batch.events)}):
-                            await self._hand_out(batch)
+                            await self._cover(cursor.cluster_time(batch.position))
+                            if self._told_at_once(batch):
+                                self._progress.read(batch.position)
+                            else:
+                                await self._hand_out(batch)
                     else:
                         await self._cover(cursor.cluster_time(batch.position))
                         self._progress.read(batch.position)
@@ -130,7 +134,6 @@ class Feed:
 
     async def _hand_out(self, batch: Batch) -> None:
         """Give each tenant's events to its lane. What is everybody's waits until all lanes are empty."""
-        await self._cover(cursor.cluster_time(batch.position))
         own: dict[str, list[bytes]] = {}
         known = False
         owners = Owners(self._registry, self._control)
@@ -163,40 +166,49 @@ class Feed:
         self._progress.read(batch.position)
 
     async def _fill_lanes(self, own: Mapping[str, list[bytes]], position: str) -> None:
-        sizes = [len(raw) for events in own.values() for raw in events]
-        few = len(sizes) <= _FEW and sum(sizes) <= _FEW_BYTES
         for tenant, events in own.items():
-            portion = Portion(events, position)
-            if not (few and tenant not in self._lanes and self._take_at_once(tenant, portion)):
-                await self._lanes.put(tenant, portion, self._progress.read_to)
+            await self._lanes.put(tenant, Portion(events, position), self._progress.read_to)
 
-    def _take_at_once(self, tenant: str, portion: Portion) -> bool:
-        """Tell a few events without a lane, if none needs to be waited for; whether that has been done.
+    def _told_at_once(self, batch: Batch) -> bool:
+        """Tell a batch of a few events without lanes, if none has to be waited for; whether that has been done.
 
         While little happens, a lane's task costs more than the event.
         """
+        items = self._read_at_once(batch.events)
+        changes = self._resolver.resolve_known(items) if items is not None else None
+        if changes is None:
+            return False
+        self._metrics.unresolved.inc(self._resolver.take_dropped())
+        counts: Counter[str] = Counter()
+        lost: set[str] = set()
+        for change in changes:
+            tenant = _tenant_of(change)
+            if tenant in lost:
+                continue
+            try:
+                self._tell_one(change, counts)
+            except Exception as error:  # noqa: BLE001 - one tenant's, whatever it is
+                lost.add(tenant)
+                self._lose(tenant, batch.position, error)
+        self._count(counts)
+        return True
+
+    def _read_at_once(self, events: Sequence[bytes]) -> list[Unresolved | GrantChange] | None:
+        """What a few events mean; None if they are many, or one is not for its room alone or behind others."""
+        if len(events) > _FEW or sum(map(len, events)) > _FEW_BYTES:
+            return None
         items = []
-        for raw in portion.events:
+        for raw in events:
             try:
                 item = read(raw, self._registry, self._control, self._bounds)
             except Exception:  # noqa: BLE001 - the lane does the same again, and says so
-                return False
-            if isinstance(item, Unresolved | GrantChange):
-                items.append(item)
-            elif item is not None:
-                return False
-        try:
-            changes = self._resolver.resolve_known(items)
-            if changes is None:
-                return False
-            self._metrics.unresolved.inc(self._resolver.take_dropped())
-            counts: Counter[str] = Counter()
-            for change in changes:
-                self._tell_one(change, counts)
-            self._count(counts)
-        except Exception as error:  # noqa: BLE001 - one tenant's, whatever it is
-            self._lose(tenant, portion.position, error)
-        return True
+                return None
+            if item is None:
+                continue
+            if not isinstance(item, Unresolved | GrantChange) or _tenant_of(item) in self._lanes:
+                return None
+            items.append(item)
+        return items
 
     async def _take(self, portion: Portion) -> None:
         await self._settle(await self._read(portion.events, portion.position))
@@ -313,6 +325,15 @@ class Feed:
         except Exception as error:  # noqa: BLE001 - it may be anything, written by hand
             self._metrics.contained.labels("inquiry").inc()
             log_failure(log, "inquiry_unreadable", error)
+
+
+def _tenant_of(item: Unresolved | Change) -> str:
+    """Whose an event is that is of a room; of a room that could not be told as well."""
+    if isinstance(item, DocumentChange | GrantChange):
+        return item.room.tenant
+    if isinstance(item, Unresolved):
+        return item.tenant.slug
+    return (item.tenant if isinstance(item, Lost | CollectionGone) else None) or ""
 
 
 def _subject(item: Change | None) -> dict[str, Any]:

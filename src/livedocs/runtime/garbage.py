@@ -16,8 +16,10 @@ import ctypes
 import gc
 from typing import Any
 
-_M_MMAP_THRESHOLD = -3
-_LARGE = 2**18
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Larger than the buffer of 256 KiB that asyncio takes for every read of a socket: to map and unmap it took longer
+# than the read. For the same reason as much may stay free at the heap's end.
+_LARGE = 2**19
 # Objects, in excess of those that have gone, after which the youngest are looked at; and times of that after which
 # those that have survived it are, too. 25,000 take some 5 ms.
 _YOUNG, _TIMES = 20_000, 2
@@ -39,7 +41,9 @@ def give_back_large_blocks() -> None:
     requests a process has much more than it uses. Elsewhere this does nothing. See mallopt(3).
     """
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
 
 
 def keep_collections_short() -> None:
