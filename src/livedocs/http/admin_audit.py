@@ -1,4 +1,4 @@
-"""Refusals that belong into the audit audit: somebody asked for an administrator's work and may not do it."""
+"""Refusals that belong in the audit log: somebody asked for an administrator's work and may not do it."""
 
 from __future__ import annotations
 

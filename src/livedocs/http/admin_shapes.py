@@ -234,7 +234,7 @@ class AuditEntry:
 
 @dataclass
 class AuditPage:
-    """One page of the audit."""
+    """One page of the audit log."""
 
     entries: list[AuditEntry]
     next: str | None
