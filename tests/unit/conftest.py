@@ -24,6 +24,7 @@ import bson
 import pytest
 import structlog
 from bson.timestamp import Timestamp
+from tests.unit.joining import STEPS
 
 from livedocs import config
 from livedocs.access.budgets import BytesInFlight
@@ -563,3 +564,17 @@ def deadline():
         assert time.process_time() - begin < seconds
 
     return within
+
+
+@pytest.fixture(params=STEPS)
+def step(request: pytest.FixtureRequest) -> str:
+    """Where a join is stopped."""
+    where: str = request.param
+    return where
+
+
+@pytest.fixture(params=["stream behind", "stream ahead"])
+def stream(request: pytest.FixtureRequest) -> str:
+    """Whether the stream is behind the snapshot of the join, or ahead of it."""
+    where: str = request.param
+    return where
