@@ -17,9 +17,7 @@ async def flood(made, packet, most):
             await made.send(packet)
 
 
-async def test_line_04_refused_namespaces_that_nobody_reads_cost_nothing_before_anybody_is_known(
-    server, wire, look
-):
+async def test_refused_namespaces_that_nobody_reads_cost_nothing_before_anybody_is_known(server, wire, look):
     """796 MB in 4 s, of a peer that had not said who it was."""
     made, seen = await wire(), look(server)
     memory = seen.resident()
@@ -38,7 +36,7 @@ def strict(start_server):
     [("alice", "2"), ("bob", "3"), ("ada", "6"), ("carol", "430[]")],
     ids=["ping", "pong", "noop", "ack"],
 )
-async def test_line_27_what_is_no_event_counts_as_one(strict, wire, user, packet):
+async def test_what_is_no_event_counts_as_one(strict, wire, user, packet):
     made = await wire(user, "40", at=strict)
     # One that is taken, a hundred that are not, and the one too many.
     for _ in range(102):
@@ -47,7 +45,7 @@ async def test_line_27_what_is_no_event_counts_as_one(strict, wire, user, packet
 
 
 @pytest.mark.parametrize("packet", ["2", "6", "430[]"], ids=["ping", "noop", "ack"])
-async def test_line_03_whoever_talks_of_other_things_than_connect_is_out(server, wire, packet):
+async def test_whoever_talks_of_other_things_than_connect_is_out(server, wire, packet):
     made = await wire("alice")
     for _ in range(11):
         await made.send(packet)
@@ -55,7 +53,7 @@ async def test_line_03_whoever_talks_of_other_things_than_connect_is_out(server,
         await made.rest()
 
 
-async def test_line_03_a_namespace_that_does_not_exist_is_refused_and_the_right_one_still_opens(server, wire):
+async def test_a_namespace_that_does_not_exist_is_refused_and_the_right_one_still_opens(server, wire):
     made = await wire("alice")
     await made.send("40/admin,")
     assert (await made.text()).startswith("44/admin,")

@@ -12,9 +12,7 @@ import pytest
 
 
 @pytest.mark.parametrize("mode", ["jwt", "jwt+introspect"])
-async def test_line_21_a_socket_and_a_request_get_in_by_signature_and_nobody_else_does(
-    start_server, wire, oauth, mode
-):
+async def test_a_socket_and_a_request_get_in_by_signature_and_nobody_else_does(start_server, wire, oauth, mode):
     server = start_server(oauth_mode=mode, introspection_interval=0.5, introspection_cache=0)
     token = server.token("alice")
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
@@ -44,7 +42,7 @@ async def test_line_21_a_socket_and_a_request_get_in_by_signature_and_nobody_els
         assert (await ask(token))[1]["code"] == "invalid_token"
 
 
-def test_line_21_doctor_says_what_a_signature_alone_cannot_see(deployment):
+def test_doctor_says_what_a_signature_alone_cannot_see(deployment):
     environ = deployment.environ(oauth_mode="jwt")
     command = [sys.executable, "-m", "livedocs", "doctor"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)

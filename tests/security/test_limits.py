@@ -35,7 +35,7 @@ async def ack(made, event, *arguments):
     return json.loads(text[3:])[0]
 
 
-async def test_line_27_requests_past_the_limit_are_429_with_the_time_to_wait(strict):
+async def test_requests_past_the_limit_are_429_with_the_time_to_wait(strict):
     async with httpx.AsyncClient(base_url=strict.url, trust_env=False) as client:
         tokens = {user: strict.token(user) for user in ("alice", "bob")}
 
@@ -60,7 +60,7 @@ async def test_line_27_requests_past_the_limit_are_429_with_the_time_to_wait(str
         assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_line_27_handshakes_past_the_limit_are_refused_before_they_cost_anything(strict, wire):
+async def test_handshakes_past_the_limit_are_refused_before_they_cost_anything(strict, wire):
     made = [await wire("alice", at=strict) for _ in range(12)]
     assert {one.status for one in made} == {101, 429}
     assert (await wire("bob", at=strict)).status == 101
@@ -76,7 +76,7 @@ async def test_line_27_handshakes_past_the_limit_are_refused_before_they_cost_an
     assert 0 < told["retry_after_ms"] <= 10_000
 
 
-async def test_line_27_an_addresss_handshakes_are_counted_before_anybody_is_asked_about_its_tokens(
+async def test_an_addresss_handshakes_are_counted_before_anybody_is_asked_about_its_tokens(
     start_server, wire, look
 ):
     server = start_server(limit_burst=1, limit_handshakes_per_address=5)
@@ -88,7 +88,7 @@ async def test_line_27_an_addresss_handshakes_are_counted_before_anybody_is_aske
     assert await asked("livedocs_introspections_total{") - before == statuses[401]
 
 
-async def test_line_27_joins_and_events_past_the_limit_are_refused_with_the_time_to_wait(strict, wire):
+async def test_joins_and_events_past_the_limit_are_refused_with_the_time_to_wait(strict, wire):
     made = await wire("carol", "40", at=strict)
     uuids = [str(uuid4()) for _ in range(10)]
     first = await ack(made, "JoinRoom", uuids)
@@ -119,7 +119,7 @@ def limit(deployment):
     put()
 
 
-async def test_line_27_a_tenants_own_rates_count_at_once_and_for_nobody_else(start_server, wire, limit):
+async def test_a_tenants_own_rates_count_at_once_and_for_nobody_else(start_server, wire, limit):
     server = start_server(limit_burst=1)
     made, others = await wire("alice", "40", at=server), await wire("bob", "40", at=server)
     tokens = {user: server.token(user) for user in ("alice", "bob", "carol")}
@@ -159,7 +159,7 @@ async def test_line_27_a_tenants_own_rates_count_at_once_and_for_nobody_else(sta
             await asyncio.sleep(told.get("retry_after_ms", 0) / 1000)
 
 
-async def test_line_27_a_tenants_own_number_of_sockets_counts_at_once(start_server, wire, limit):
+async def test_a_tenants_own_number_of_sockets_counts_at_once(start_server, wire, limit):
     server = start_server(max_sockets_per_tenant=1)
     await wire("alice", "40", at=server)
 
@@ -184,9 +184,7 @@ async def test_line_27_a_tenants_own_number_of_sockets_counts_at_once(start_serv
     assert (await connect("bob")).startswith("40")
 
 
-async def test_lines_03_and_27_one_address_does_not_take_every_place_of_those_who_say_later_who_they_are(
-    start_server, wire
-):
+async def test_one_address_does_not_take_every_place_of_those_who_say_later_who_they_are(start_server, wire):
     server = start_server(max_waiting_sockets=5, max_waiting_sockets_per_address=3)
     token = server.token("alice")
     waiting = [await wire(at=server) for _ in range(3)]
@@ -219,9 +217,7 @@ def attack(port, count, held, statuses):
             peer.close()
 
 
-async def test_lines_03_and_27_ten_thousand_sockets_that_never_authenticate_keep_nobody_out(
-    start_server, wire, look
-):
+async def test_ten_thousand_sockets_that_never_authenticate_keep_nobody_out(start_server, wire, look):
     # The attacker has no credential and one address; the others come from another one.
     server = start_server(connect_timeout=2, limit_handshakes_per_address=20)
     seen, held, statuses = look(server), [], Counter()

@@ -35,7 +35,7 @@ def bearer(server, user, **more):
     return {"Authorization": f"Bearer {server.token(user)}", **more}
 
 
-async def test_line_14_and_24_no_log_line_holds_a_token_a_cookie_or_a_packet(start_server, wire):
+async def test_no_log_line_holds_a_token_a_cookie_or_a_packet(start_server, wire):
     chatty = start_server(log_level="debug", trusted_proxies="")
     first, second = chatty.token("alice"), chatty.token("bob")
     made = await wire(at=chatty)
@@ -61,7 +61,7 @@ async def test_line_14_and_24_no_log_line_holds_a_token_a_cookie_or_a_packet(sta
         assert secret not in log
 
 
-async def test_line_14_a_forwarded_address_is_believed_only_from_a_configured_proxy(start_server, wire):
+async def test_a_forwarded_address_is_believed_only_from_a_configured_proxy(start_server, wire):
     for proxies, expected in (("", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")):
         asked = start_server(trusted_proxies=proxies)
         reader, writer = await asyncio.open_connection("127.0.0.1", asked.port)
@@ -79,7 +79,7 @@ async def test_line_14_a_forwarded_address_is_believed_only_from_a_configured_pr
         assert re.search(r'"address": ?"([^"]*)"', asked.log.read_text()).group(1) == expected
 
 
-async def test_line_22_no_part_of_a_request_chooses_another_tenant(server, ask):
+async def test_no_part_of_a_request_chooses_another_tenant(server, ask):
     uuid = str(uuid4())
     headers = bearer(server, "alice", **{"X-Tenant": "globex", "X-Livedocs-Tenant": "globex"})
     made = await ask.post(
@@ -141,7 +141,7 @@ def introspection(oauth):
         thread.join()
 
 
-async def test_line_22_a_user_named_like_a_service_is_not_taken_for_it(start_server, introspection, wire):
+async def test_a_user_named_like_a_service_is_not_taken_for_it(start_server, introspection, wire):
     server, uuid = start_server(oauth_introspection_url=introspection), str(uuid4())
     path = f"/v1/docs/notes/{uuid}"
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
@@ -190,7 +190,7 @@ class Commands(CommandListener):
         """Of no interest."""
 
 
-async def test_line_23_an_unknown_uuid_and_a_forbidden_one_cost_the_same_questions(server, ask):
+async def test_an_unknown_uuid_and_a_forbidden_one_cost_the_same_questions(server, ask):
     forbidden = uuid4()
     made = await ask.post("/v1/docs/notes", json={"uuid": str(forbidden)}, headers=bearer(server, "alice"))
     assert made.status_code == 201
@@ -221,7 +221,7 @@ async def test_line_23_an_unknown_uuid_and_a_forbidden_one_cost_the_same_questio
     assert names[0] == names[1]
 
 
-def test_line_24_secrets_are_masked_in_settings_values_and_log_fields(capsys):
+def test_secrets_are_masked_in_settings_values_and_log_fields(capsys):
     settings = config.load(
         {},
         public_url="http://localhost:1",

@@ -36,7 +36,7 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_line_08_the_library_that_would_broadcast_to_everyone_sends_nothing():
+def test_the_library_that_would_broadcast_to_everyone_sends_nothing():
     # Its emit(room=None) and emit(to="") reach every socket of every tenant. Only its packet codec is used.
     used = {
         (str(path.relative_to(SOURCE)), name)
@@ -48,7 +48,7 @@ def test_line_08_the_library_that_would_broadcast_to_everyone_sends_nothing():
     assert server_side == {("live/protocol.py", "socketio.packet")}
 
 
-def test_line_08_there_is_one_place_that_writes_events_and_it_writes_to_one_socket():
+def test_there_is_one_place_that_writes_events_and_it_writes_to_one_socket():
     # `Client.deliver` takes a RoomKey, tenant and UUID: there is no value that means "every room".
     writers = {
         str(path.relative_to(SOURCE))
@@ -62,7 +62,7 @@ def test_line_08_there_is_one_place_that_writes_events_and_it_writes_to_one_sock
 
 
 @pytest.mark.parametrize("installed", ["0.17.3", "0.19.0", "1.0", "0.180.0", "dev"])
-def test_lines_01_and_02_a_server_whose_insides_may_have_moved_is_not_started(deployment, monkeypatch, installed):
+def test_a_server_whose_insides_may_have_moved_is_not_started(deployment, monkeypatch, installed):
     # Both holes are closed through private attributes of Hypercorn, of the versions that this was written against.
     check_version(version("hypercorn"))
     monkeypatch.setattr(app, "version", {"hypercorn": installed}.__getitem__)
@@ -71,7 +71,7 @@ def test_lines_01_and_02_a_server_whose_insides_may_have_moved_is_not_started(de
         app.run(deployment.settings())
 
 
-def test_lines_01_and_02_private_attributes_of_the_server_library_are_touched_in_one_module_only():
+def test_private_attributes_of_the_server_library_are_touched_in_one_module_only():
     inside = {
         str(path.relative_to(SOURCE))
         for path in SOURCE.rglob("*.py")
@@ -99,12 +99,12 @@ def seconds_to_drop_a_socket(others: int) -> float:
     return best
 
 
-def test_line_10_dropping_a_socket_costs_what_its_own_rooms_cost():
+def test_dropping_a_socket_costs_what_its_own_rooms_cost():
     # A scan of all rooms took 6.4 ms at 55,000 of them.
     assert seconds_to_drop_a_socket(55_000) < 0.0006
 
 
-def test_line_15_what_hypercorn_leaves_open_by_default_is_set(deployment):
+def test_what_hypercorn_leaves_open_by_default_is_set(deployment):
     settings = deployment.settings()
     config = front.listener("127.0.0.1:0", settings)
     assert config.backlog > 100

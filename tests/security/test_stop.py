@@ -49,13 +49,13 @@ def more_answers(server):
     return True
 
 
-def test_line_15_a_peer_that_does_not_take_its_answer_does_not_hold_up_a_stop(start_server, stalled):
+def test_a_peer_that_does_not_take_its_answer_does_not_hold_up_a_stop(start_server, stalled):
     server = start_server()
     stalled(server)
     server.stop()
 
 
-def test_line_15_a_peer_that_does_not_take_its_answer_is_cut_off(start_server, stalled):
+def test_a_peer_that_does_not_take_its_answer_is_cut_off(start_server, stalled):
     server = start_server(socket_stall_timeout=2)
     peer = stalled(server)
     wait_until(lambda: "answer_not_taken" in server.log.read_text(), 10, "the server to give up")
@@ -65,7 +65,7 @@ def test_line_15_a_peer_that_does_not_take_its_answer_is_cut_off(start_server, s
             pass
 
 
-async def test_line_15_a_socket_that_has_not_said_who_it_is_is_closed_at_a_stop(start_server, wire):
+async def test_a_socket_that_has_not_said_who_it_is_is_closed_at_a_stop(start_server, wire):
     server = start_server()
     stranger, known = await wire("alice", at=server), await wire("alice", "40", at=server)
     begun = time.monotonic()
@@ -84,7 +84,7 @@ async def gone(server):
             await asyncio.sleep(0.05)
 
 
-async def test_line_27_who_has_left_makes_room_for_others(start_server, wire):
+async def test_who_has_left_makes_room_for_others(start_server, wire):
     server = start_server(max_sockets_per_address=2)
     for at_all in (None, "40") * 3:
         first, second = await wire("alice", at_all, at=server), await wire("alice", at_all, at=server)

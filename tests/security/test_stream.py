@@ -42,9 +42,7 @@ async def event(made):
     return name, data, meta
 
 
-async def test_line_28_an_update_says_what_it_changed_and_nothing_of_the_document_that_came_later(
-    server, joined, mongo
-):
+async def test_an_update_says_what_it_changed_and_nothing_of_the_document_that_came_later(server, joined, mongo):
     """With `updateLookup` the update's event had the document that was inserted after the deletion."""
     uuid, notes = uuid4(), mongo[server.databases["acme"]]["notes"]
     notes.insert_one({"_id": uuid, "mine": 1})
@@ -61,12 +59,12 @@ async def test_line_28_an_update_says_what_it_changed_and_nothing_of_the_documen
     ]
 
 
-def test_line_28_no_stream_asks_for_documents_as_they_are_by_then():
+def test_no_stream_asks_for_documents_as_they_are_by_then():
     for path in SOURCE.rglob("*.py"):
         assert not re.search(r"updateLookup|fullDocument\"?\s*:\s*\"|full_document=", path.read_text()), path
 
 
-async def test_line_29_events_of_one_transaction_are_told_apart_by_their_token(server, joined, mongo):
+async def test_events_of_one_transaction_are_told_apart_by_their_token(server, joined, mongo):
     """They share cluster time, session and number: a client that has seen one must get the others."""
     uuid, notes = uuid4(), mongo[server.databases["acme"]]["notes"]
     notes.insert_one({"_id": uuid, "n": 0})
@@ -84,7 +82,7 @@ async def test_line_29_events_of_one_transaction_are_told_apart_by_their_token(s
     assert [(await event(again))[1]["n"] for _ in range(2)] == [3, 4]
 
 
-async def test_line_31_a_cursor_of_another_stream_is_compared_and_never_handed_on(server, joined, mongo):
+async def test_a_cursor_of_another_stream_is_compared_and_never_handed_on(server, joined, mongo):
     """MongoDB takes a token of any stream in silence, so that what is missed would be missed in silence too."""
     uuid, database = uuid4(), mongo[server.databases["acme"]]
     database["notes"].insert_one({"_id": uuid, "n": 0})

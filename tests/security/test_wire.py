@@ -43,7 +43,7 @@ def grant(mongo, deployment):
     return put
 
 
-async def test_line_01_a_peer_that_ignores_the_close_and_goes_on_sending_fragments_is_cut_off(server, wire, look):
+async def test_a_peer_that_ignores_the_close_and_goes_on_sending_fragments_is_cut_off(server, wire, look):
     made, seen = await wire("alice", "40"), look(server)
     memory = seen.resident()
     with contextlib.suppress(ConnectionError):
@@ -54,14 +54,14 @@ async def test_line_01_a_peer_that_ignores_the_close_and_goes_on_sending_fragmen
     assert seen.resident() - memory < 8 * MIB
 
 
-async def test_line_01_a_message_in_fragments_is_not_buffered_over_http_2_either(server, look, dial):
+async def test_a_message_in_fragments_is_not_buffered_over_http_2_either(server, look, dial):
     """It cannot be sent: HTTP/2 is not spoken."""
     memory, peer = look(server).resident(), await dial(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
     assert (await peer.rest()).startswith(b"HTTP/1.1 505 ")
     assert look(server).resident() - memory < 8 * MIB
 
 
-async def test_line_02_a_compressed_bomb_is_not_unfolded_by_a_server_that_declined_compression(server, wire, look):
+async def test_a_compressed_bomb_is_not_unfolded_by_a_server_that_declined_compression(server, wire, look):
     made, seen = await wire("alice", "40"), look(server)
     memory = seen.resident()
     squeezed = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -77,9 +77,7 @@ async def test_line_02_a_compressed_bomb_is_not_unfolded_by_a_server_that_declin
     ["z", "4[[[", '459999999999-["x",{"_placeholder":true,"num":0}]', "42[" * 5000, "4" * 20000],
     ids=["unknown", "malformed", "attachments", "nested", "digits"],
 )
-async def test_lines_05_and_06_a_packet_that_breaks_the_protocol_leaves_no_zombie_socket(
-    server, wire, look, packet
-):
+async def test_a_packet_that_breaks_the_protocol_leaves_no_zombie_socket(server, wire, look, packet):
     seen = look(server)
     memory, sockets = seen.resident(), await seen.metric("livedocs_sockets{")
     made = [await wire("alice", "40") for _ in range(50 if packet == "4[[[" else 5)]
@@ -132,7 +130,7 @@ def spoiled(draw):
     return text if draw.random() < 0.8 else draw.randbytes(draw.randrange(300))
 
 
-async def test_line_06_frames_of_all_kinds_leave_no_trace(start_server, wire, look):
+async def test_frames_of_all_kinds_leave_no_trace(start_server, wire, look):
     server = start_server(limit_handshakes_per_user=0, limit_handshakes_per_tenant=0, connect_timeout=1)
     seen, draw = look(server), random.Random(6)  # noqa: S311 - the same frames every time
     bystander = await wire("bob", "40", at=server)
@@ -163,7 +161,7 @@ async def test_line_06_frames_of_all_kinds_leave_no_trace(start_server, wire, lo
     assert "Traceback" not in server.log.read_text()
 
 
-async def test_line_09_an_evicted_socket_has_no_transport_left_on_which_to_connect_again(server, wire, look):
+async def test_an_evicted_socket_has_no_transport_left_on_which_to_connect_again(server, wire, look):
     seen = look(server)
     before = seen.descriptors()
     made = await wire("alice", "40")
@@ -182,7 +180,7 @@ async def test_line_09_an_evicted_socket_has_no_transport_left_on_which_to_conne
     await seen.until(freed)
 
 
-async def test_line_09_a_second_connect_is_the_end_of_the_transport(server, wire):
+async def test_a_second_connect_is_the_end_of_the_transport(server, wire):
     """Each CONNECT is authenticated, and this one would bring the first handshake's credential again."""
     made = await wire("alice", "40")
     await made.send("40")
@@ -191,9 +189,7 @@ async def test_line_09_a_second_connect_is_the_end_of_the_transport(server, wire
     assert rest.endswith(b"\x88\x02\x03\xea")
 
 
-async def test_line_09_whoever_is_evicted_loses_the_transport_at_once_without_having_to_say_a_word(
-    server, wire, look
-):
+async def test_whoever_is_evicted_loses_the_transport_at_once_without_having_to_say_a_word(server, wire, look):
     # Not with the peer's next packet, nor with the pong it does not send: nobody is asked to co-operate.
     seen = look(server)
     token, before = server.token("alice"), await seen.metric("livedocs_transports{")
@@ -216,7 +212,7 @@ async def test_line_09_whoever_is_evicted_loses_the_transport_at_once_without_ha
     await seen.until(gone, 3)
 
 
-async def test_line_11_nothing_of_a_room_is_written_behind_the_word_that_it_is_over(server, wire, mongo, grant):
+async def test_nothing_of_a_room_is_written_behind_the_word_that_it_is_over(server, wire, mongo, grant):
     uuid = uuid4()
     grant(uuid, "user:alice")
     notes = mongo[server.databases["acme"]]["notes"]
@@ -241,7 +237,7 @@ async def test_line_11_nothing_of_a_room_is_written_behind_the_word_that_it_is_o
     assert len(texts) == revoked + 2
 
 
-async def test_line_12_numbers_that_json_does_not_have_arrive_as_extended_json(server, wire, mongo, grant):
+async def test_numbers_that_json_does_not_have_arrive_as_extended_json(server, wire, mongo, grant):
     uuid = uuid4()
     grant(uuid, "user:alice")
     made = await wire("alice", "40")
@@ -260,7 +256,7 @@ async def test_line_12_numbers_that_json_does_not_have_arrive_as_extended_json(s
     assert document["d"] == {"$numberDecimal": "NaN"}
 
 
-async def test_line_15_a_connection_that_trickles_its_request_is_ended(deployment, free_ports):
+async def test_a_connection_that_trickles_its_request_is_ended(deployment, free_ports):
     (port,) = free_ports(1)
     config = front.listener(f"127.0.0.1:{port}", deployment.settings())
     assert config.keep_alive_timeout <= 30
