@@ -70,3 +70,34 @@ def test_what_was_put_aside_is_looked_at_once_it_has_doubled():
         """
     )
     assert (before, after) == ("[]", "[1]")
+
+
+def test_a_read_of_a_socket_maps_no_memory_and_large_blocks_are_given_back():
+    """asyncio takes a buffer of 256 KiB for each read, however little comes."""
+    faults, kept = in_a_process(
+        """
+        import resource, socket
+        from pathlib import Path
+        from livedocs.runtime.garbage import give_back_large_blocks
+
+        def resident():
+            return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+        give_back_large_blocks()
+        here, there = socket.socketpair()
+        def read():
+            there.send(b"x")
+            here.recv(2**18)
+        read()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(1000):
+            read()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        before = resident()
+        blocks = [b"x" * 2**20 for _ in range(50)]
+        del blocks
+        print(resident() - before)
+        """
+    )
+    assert int(faults) < 100
+    assert int(kept) < 5 * 2**20
