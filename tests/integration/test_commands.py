@@ -490,7 +490,7 @@ def test_a_name_that_is_no_tenants_is_taken_for_none(livedocs, deployment, argum
 def test_the_audit_of_a_tenant_that_never_was_is_no_empty_one(livedocs):
     done = livedocs("audit", "acmee")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Error: There is no tenant of this slug, and never was. (slug acmee)\n"
+    assert done.stderr == "Error: There is no tenant with this slug, and never was. (slug acmee)\n"
 
 
 def test_a_new_tenant_inherits_nobody(livedocs, deployment):

@@ -418,6 +418,15 @@ async def test_one_of_a_few_that_cannot_be_told_costs_its_tenant_alone(fed, monk
     assert fed.seen[1:] == [token(2)]
 
 
+async def test_a_question_of_another_process_keeps_its_uuid(fed):
+    heard = []
+    fed.feed._inquired = heard.append
+    question = {"kind": "holders", "tenant": "acme", "uuid": ROOM}
+    body = {"_id": ObjectId(), "by": "p", "question": question}
+    await fed.give(event(1, "insert", "inquiries", "control", documentKey={"_id": body["_id"]}, fullDocument=body))
+    assert heard[0].question == question
+
+
 def of_globex(second, uuid=OTHER):
     key = {"_id": uuid}
     return event(second, database="globex_db", documentKey=key, fullDocument=key)

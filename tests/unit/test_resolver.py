@@ -232,3 +232,37 @@ async def test_what_nobody_knows_any_more_is_lost_and_told_and_never_taken_from_
     assert [type(change) for change in told] == [DocumentChange, Lost, Lost]
     assert resolver.take_dropped() == 0
     assert ("snapshot_gone", 1) in [(line["event"], line.get("events")) for line in logs]
+
+
+async def test_the_pre_image_counts_more_than_what_is_remembered():
+    """A tenant may have been unregistered for a while, and its documents may have moved meanwhile."""
+    uuid, nameless, moved = uuid4(), ObjectId(), ObjectId()
+    resolver = Resolver(Finder())
+    assert await rooms(resolver, event("insert", nameless, settled=True)) == []
+    assert await rooms(resolver, event("update", nameless, before=uuid)) == [("update", uuid)]
+    await resolver.resolve([event("insert", moved, uuid=uuid4())])
+    assert await rooms(resolver, event("update", moved, before=uuid)) == [("update", uuid)]
+
+
+async def test_what_was_known_of_a_tenant_is_not_taken_for_none_once_something_of_it_was_lost():
+    class Forgetful(Finder):
+        async def uuids(self, *_: Any) -> None:
+            return None
+
+    known, uuid, unknown = ObjectId(), uuid4(), ObjectId()
+    resolver = Resolver(Forgetful())
+    assert await rooms(resolver, event("insert", known, uuid=uuid)) == [("insert", uuid)]
+    batch = [event("update", unknown), event("update", known)]
+    assert [type(change) for change in await resolver.resolve(batch)] == [Lost, Lost]
+    assert await rooms(resolver, event("update", known, before=uuid)) == [("update", uuid)]
+
+
+async def test_a_broken_pre_image_costs_its_own_event_and_is_not_asked_for():
+    broken, good, uuid = ObjectId(), ObjectId(), uuid4()
+    finder = Finder({good: uuid})
+    resolver = Resolver(finder)
+    odd = event("update", broken)._replace(image=b"\x20\0\0\0\x05uuid\0\xff\xff\xff\x7f\0")
+    assert resolver.resolve_known([odd, event("insert", ObjectId(), uuid=uuid)])
+    changes = await resolver.resolve([odd, event("update", good)])
+    assert [type(change) for change in changes] == [Lost, DocumentChange]
+    assert finder.asked == [[identity(good)]]

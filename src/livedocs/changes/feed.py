@@ -2,6 +2,7 @@
 
     stream -> its tenant's lane -> normalise -> resolver -> history -> listener
 
+A few changes at a time go without the lane, if nothing of their tenant waits there and none has to be waited for.
 Reading and resolving may wait, and so may the step from one change to the next. From the history to the listener
 there is no `await`: a change is in both or in neither, and everyone of a tenant sees one order.
 """
@@ -175,7 +176,10 @@ class Feed:
         While little happens, a lane's task costs more than the event.
         """
         items = self._read_at_once(batch.events)
-        changes = self._resolver.resolve_known(items) if items is not None else None
+        try:
+            changes = self._resolver.resolve_known(items) if items is not None else None
+        except Exception:  # noqa: BLE001 - the lane does the same again, and what it raises is its tenant's
+            return False
         if changes is None:
             return False
         self._metrics.unresolved.inc(self._resolver.take_dropped())
@@ -186,10 +190,12 @@ class Feed:
             if tenant in lost:
                 continue
             try:
-                self._tell_one(change, counts)
+                self._tell_one(change)
             except Exception as error:  # noqa: BLE001 - one tenant's, whatever it is
                 lost.add(tenant)
                 self._lose(tenant, batch.position, error)
+            else:
+                counts[_kind(change)] += 1
         self._count(counts)
         return True
 
@@ -274,32 +280,28 @@ class Feed:
             if time.perf_counter() > deadline:
                 await asyncio.sleep(0)
                 deadline = time.perf_counter() + _SLICE
+            counts[_kind(change)] += 1
             if isinstance(change, DocumentChange) and change.heavy:
                 change = self._in_order(change)  # noqa: PLW2901 - as it is told from here on
                 if change.heavy:
                     change = await self._guard.prepared(change)  # noqa: PLW2901 - as above
-            self._tell_one(change, counts)
+            self._tell_one(change)
         self._count(counts)
 
-    def _tell_one(self, change: Change, counts: Counter[str]) -> None:
-        """Tell a change and count it by kind. No await: it is in both the history and the rooms, or in neither."""
+    def _tell_one(self, change: Change) -> None:
+        """Tell a change. No await: it is in both the history and the rooms, or in neither."""
         if isinstance(change, DocumentChange):
-            unreadable = change.withheld == "event_unreadable"
-            counts["unreadable" if unreadable else change.op] += 1
             change = self._in_order(change)
             self._history.append(change)
             self._guard.change(change)
         elif isinstance(change, GrantChange):
-            counts["grant"] += 1
             self._history.append(change)
             self._guard.change(change)
             self._progress.granted(change.at)
         elif isinstance(change, CollectionGone):
-            counts["gone"] += 1
             self._history.break_off(change.token, change.tenant)
             self._guard.gone(change)
         elif isinstance(change, Lost):
-            counts["unreadable"] += 1
             self._history.break_off(change.token, change.tenant)
             self._listener.gap("event_unreadable", change.tenant)
         elif isinstance(change, InquiryMade):
@@ -307,7 +309,8 @@ class Feed:
 
     def _count(self, counts: Counter[str]) -> None:
         for kind, count in counts.items():
-            self._counters[kind].inc(count)
+            if kind in self._counters:
+                self._counters[kind].inc(count)
 
     def _in_order(self, change: DocumentChange) -> DocumentChange:
         """The change; withheld if a client could take its cursor for one from before that of the room's last."""
@@ -325,6 +328,20 @@ class Feed:
         except Exception as error:  # noqa: BLE001 - it may be anything, written by hand
             self._metrics.contained.labels("inquiry").inc()
             log_failure(log, "inquiry_unreadable", error)
+
+
+def _kind(change: Change) -> str:
+    """What a change counts as in `livedocs_events_total`; that of an inquiry is not among those counted."""
+    match change:
+        case DocumentChange(withheld="event_unreadable") | Lost():
+            return "unreadable"
+        case DocumentChange():
+            return change.op
+        case GrantChange():
+            return "grant"
+        case CollectionGone():
+            return "gone"
+    return "inquiry"
 
 
 def _tenant_of(item: Unresolved | Change) -> str:

@@ -120,18 +120,18 @@ def read(
     small = is_small(raw, bounds)
     raw, image = without_image(raw)
     event = decode_small(raw) if small else whereabouts(raw)
-    kind = event["operationType"]
+    kind, token, at = event["operationType"], event["_id"]["_data"], event["clusterTime"]
     namespace = event.get("ns") or {}
     database, collection = namespace.get("db", ""), namespace.get("coll", "")
     if database == control:
-        return _control(event if small else control_event(raw), image)
+        # With UUIDs as such: whoever reads these compares them.
+        return _control(decode(raw) if small else control_event(raw), image)
     tenant = registry.by_database(database)
     if tenant is None:
         return None
     if kind in _GONE:
         names = {collection, (event.get("to") or {}).get("coll")}
         concerns = kind == "dropDatabase" or not names.isdisjoint(tenant.collections)
-        token, at = event["_id"]["_data"], event["clusterTime"]
         return CollectionGone(token, at, tenant.slug, collection or None) if concerns else None
     op = _OPS.get(kind)
     if op is None or collection not in tenant.collections:

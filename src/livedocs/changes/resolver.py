@@ -114,23 +114,33 @@ class Resolver:
         failed: Collection[tuple[str, str]],
     ) -> list[Change]:
         changes: list[Change] = []
+        # Tenants of which something was lost. What was known of them has been forgotten, which is not "none".
+        lost: set[str] = set()
         for item, key in zip(batch, keys, strict=True):
             if not isinstance(item, Unresolved):
                 changes.append(item)
-            elif key is not None and key[:2] in failed and key not in self._known and _is_open(item):
-                changes.append(self._lose(item))
-            else:
-                try:
-                    changes.extend(self._settle(item, key, found))
-                except Exception as error:  # noqa: BLE001 - one event's, whatever it is
-                    log_failure(
-                        log, "event_unreadable", error, tenant=item.tenant.slug, collection=item.collection
-                    )
-                    changes.append(self._lose(item))
+                continue
+            tenant = item.tenant.slug
+            try:
+                doubtful = tenant in lost or (key is not None and key[:2] in failed)
+                if doubtful and self._is_untold(item, key, found):
+                    told: list[Change] = [self._lose(item)]
+                else:
+                    told = [*self._settle(item, key, found)]
+            except Exception as error:  # noqa: BLE001 - one event's, whatever it is
+                log_failure(log, "event_unreadable", error, tenant=tenant, collection=item.collection)
+                told = [self._lose(item)]
+            if told and isinstance(told[0], Lost):
+                lost.add(tenant)
+            changes += told
         # Only now: what the batch relies on must last to its end.
         while len(self._known) > self._capacity:
             self._known.popitem(last=False)
         return changes
+
+    def _is_untold(self, item: Unresolved, key: _DocumentKey | None, found: Mapping[_DocumentKey, UUID]) -> bool:
+        """Whether neither the event nor the memory nor MongoDB says anything of its document."""
+        return key is not None and key not in self._known and key not in found and _is_open(item)
 
     def _lose(self, item: Unresolved) -> Lost:
         self.forget(item.tenant.slug)
@@ -143,7 +153,12 @@ class Resolver:
         for item, key in zip(batch, keys, strict=True):
             if key is None or not isinstance(item, Unresolved) or key in self._known:
                 continue
-            if not _is_open(item):
+            # One whose pre-image is broken is not asked for: it is lost, by itself, in its place.
+            try:
+                is_open = _is_open(item)
+            except Exception:  # noqa: BLE001, S112 - `_place` comes upon it again, and says so
+                continue
+            if not is_open:
                 named.add(key)
             elif key not in named and item.op != "delete":
                 _, ids = wanted.setdefault(key[:2], (item, {}))
@@ -184,9 +199,9 @@ class Resolver:
                 self._dropped += 1
                 return []
             return place(item, item.uuid, item.uuid)
-        known = key in self._known
-        before = self._known[key] if known else item.uuid_before
-        if item.op == "delete" and before is None and not known:
+        # The pre-image first: a database that was not followed for a while is remembered as it was before.
+        before = item.uuid_before or self._known.get(key)
+        if item.op == "delete" and before is None and key not in self._known:
             self._report(item)
         after = item.uuid if item.settled else before or found.get(key)
         if item.op == "delete":

@@ -57,14 +57,14 @@ def audit(tenant: str, limit: int, *, as_json: bool, **members: Any) -> None:
     shown = _members if as_json else _line
 
     async def search(client: AsyncMongoClient[dict[str, Any]], control: str) -> None:
-        trail, before, left = AuditLog(client, control), None, limit
+        audit, before, left = AuditLog(client, control), None, limit
         # What was done in a tenant is on record after its end.
-        known = bool(await trail.search(tenant, Search(), before=None, limit=1))
+        known = bool(await audit.search(tenant, Search(), before=None, limit=1))
         if not known and await Tenants(client, control).get(tenant) is None:
-            raise NotFound("There is no tenant of this slug, and never was.", slug=tenant)
+            raise NotFound("There is no tenant with this slug, and never was.", slug=tenant)
         while left > 0:
-            # A page at a time: neither a long trail nor a slow terminal has all of it in memory.
-            page = await trail.search(tenant, Search(**members), before=before, limit=min(_PAGE, left))
+            # A page at a time: neither a long log nor a slow terminal has all of it in memory.
+            page = await audit.search(tenant, Search(**members), before=before, limit=min(_PAGE, left))
             for entry in page:
                 click.echo(shown(entry))
             if left == limit:

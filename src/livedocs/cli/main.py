@@ -122,7 +122,7 @@ def demo(**options: Any) -> None:
 @click.option(
     "--oauth-port",
     type=click.IntRange(1, 65535),
-    help="URL of the provider.  [default: that of the demo in .livedocs, or port 8001]",
+    help="Port of the provider.  [default: that of the demo in .livedocs, or 8001]",
 )
 def token(oauth_port: int | None, **options: Any) -> None:
     """Print an access token of the development OAuth provider."""

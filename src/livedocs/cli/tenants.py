@@ -76,7 +76,7 @@ def show(slug: str, *, as_json: bool) -> None:
 def _known(slug: str) -> Tenant:
     found = use(lambda client, control: Tenants(client, control).get(slug))
     if found is None:
-        raise click.ClickException(f"There is no tenant of this slug. (slug {slug})")
+        raise click.ClickException(f"There is no tenant with this slug. (slug {slug})")
     return found
 
 

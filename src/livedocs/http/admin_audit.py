@@ -17,7 +17,7 @@ Note = Callable[[Actor, Entry], None]
 _ADMINISTRATION = frozenset({"admin", "admin_tenants"})
 _GRANTS = frozenset({"grants", "transfers"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-# Of one caller: enough to see what was tried, too few to fill the trail with it.
+# Of one caller: enough to see what was tried, too few to fill the log with it.
 _RATE = Rate(0.1, burst=20)
 
 

@@ -235,7 +235,7 @@ def parse_new(body: Mapping[str, Any]) -> tuple[Tenant, dict[str, JsonSchema]]:
     if not isinstance(database, str):
         raise BadRequest("`database` must be a string.", path="database")
     if not isinstance(collections, Mapping):
-        raise BadRequest("`collections` must be an object that maps collection names to keys.", path="collections")
+        raise BadRequest("`collections` must be an object: by name, each collection's `key`.", path="collections")
     limits = members.get("limits", {})
     if not isinstance(limits, Mapping):
         raise BadRequest("`limits` must be an object.", path="limits")
@@ -246,7 +246,7 @@ def parse_new(body: Mapping[str, Any]) -> tuple[Tenant, dict[str, JsonSchema]]:
 
 
 def _collection(options: object) -> tuple[CollectionKey, JsonSchema | None]:
-    members = _only(options, {"key", "json_schema"})
+    members = _only(options, {"key", "json_schema"}, what="A collection")
     schema = members.get("json_schema")
     if schema is not None and not isinstance(schema, Mapping):
         raise BadRequest(
@@ -261,9 +261,9 @@ def _key(key: object) -> CollectionKey:
     return cast("CollectionKey", key)
 
 
-def _only(body: object, known: set[str]) -> Mapping[str, Any]:
+def _only(body: object, known: set[str], *, what: str = "The body") -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
-        raise BadRequest("The body must be a JSON object.")
+        raise BadRequest(f"{what} must be a JSON object with {', '.join(sorted(known))}.")
     unknown = sorted(set(body) - known)
     if unknown:
         raise BadRequest(f"Unknown member; expected one of: {', '.join(sorted(known))}.", path=unknown[0])

@@ -25,7 +25,7 @@ class Caller:
 
     @property
     def actor(self) -> Actor:
-        """The caller as the audit trail names it."""
+        """The caller as the audit log names it."""
         return Actor(self.principal.subject, self.address)
 
     @property
@@ -51,7 +51,7 @@ class Caller:
         """
         self.require(scope)
         if self.confined_to is not None:
-            raise Forbidden("A service that is confined to collections cannot administer anything else.")
+            raise Forbidden("A service that is confined to some collections cannot administer the whole tenant.")
 
     def limit(self, name: str, setting: int) -> int:
         """The server's setting, or the tenant's own limit of that name if it is tighter."""

@@ -74,7 +74,7 @@ async def recheck() -> Caller:
 
 
 class CheckedQueries:
-    """Puts questions about sessions for a few seconds; only those get the answers who may have them afterwards.
+    """Asks about sessions, and gives the answers only to those who may still have them when they are in.
 
     Args:
         sessions: answers them.

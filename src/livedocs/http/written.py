@@ -50,7 +50,7 @@ class Written:
         except InvalidUuid:
             own = False
         if not own:
-            raise InvalidField(f"`uuid` is set by the server; that of this document is {uuid}.", path="uuid")
+            raise InvalidField(f"`uuid` cannot be changed; that of this document is {uuid}.", path="uuid")
         return self
 
     def given(self) -> UUID | None:

@@ -1,4 +1,4 @@
-"""Sockets that the server ends against their will, for the audit trail."""
+"""Sockets that the server ends against their will, for the audit log."""
 
 from __future__ import annotations
 

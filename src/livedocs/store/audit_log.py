@@ -1,4 +1,4 @@
-"""The audit trail as a whole: read newest first, in pages."""
+"""The audit log as a whole: read newest first, in pages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An entry of the trail."""
+    """An entry of the log."""
 
     at: datetime
     actor: str
@@ -51,7 +51,7 @@ class Recorded:
 
 
 class AuditLog:
-    """The audit trail of every tenant."""
+    """The audit log of every tenant."""
 
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
         self._client = client

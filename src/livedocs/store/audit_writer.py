@@ -29,7 +29,7 @@ _SHARE = 4
 
 
 class AuditWriter:
-    """Entries on their way into the trail."""
+    """Entries on their way into the log."""
 
     def __init__(self, client: AsyncMongoClient[MongoDocument], control_database: str) -> None:
         self._audit = Audit(client, control_database)

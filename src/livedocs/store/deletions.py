@@ -2,7 +2,7 @@
 
 What is deleted are the tenant's grants and its entry in the registry and, where that was asked for, the documents
 of its registered collections. Collections that were never registered stay: they may belong to another program. The
-audit trail stays. The second step can be repeated as long as the registry has the tenant, which is deleted last.
+audit log stays. The second step can be repeated as long as the registry has the tenant, which is deleted last.
 """
 
 from __future__ import annotations
