@@ -27,6 +27,10 @@ EXPLAINED = {
         "PyMongo refuses what another decoder shows in the next line; `suppress` would cost as much as an event.",
         {"src/livedocs/codec/bsondecode.py"},
     ),
+    "B112": (
+        "What fails there fails again where it is contained and logged.",
+        {"src/livedocs/changes/resolver.py"},
+    ),
     "B311": (
         "Random numbers that spread load in time, or ports; what must not be guessed comes from `secrets`.",
         {
