@@ -249,12 +249,18 @@ async def test_what_was_known_of_a_tenant_is_not_taken_for_none_once_something_o
         async def uuids(self, *_: Any) -> None:
             return None
 
-    known, uuid, unknown = ObjectId(), uuid4(), ObjectId()
+    known, uuid = ObjectId(), uuid4()
+    tenant = Tenant("acme", "acme_db", {"test": "uuid", "others": "uuid"})
     resolver = Resolver(Forgetful())
-    assert await rooms(resolver, event("insert", known, uuid=uuid)) == [("insert", uuid)]
-    batch = [event("update", unknown), event("update", known)]
-    assert [type(change) for change in await resolver.resolve(batch)] == [Lost, Lost]
-    assert await rooms(resolver, event("update", known, before=uuid)) == [("update", uuid)]
+
+    def other(op, **members):
+        return event(op, known, collection="others", **members)._replace(tenant=tenant)
+
+    assert await rooms(resolver, other("insert", uuid=uuid)) == [("insert", uuid)]
+    # Of the one collection nobody knows any more what was then; the other's document was known until now.
+    batch = [event("update", ObjectId()), other("update"), other("delete")]
+    assert [type(change) for change in await resolver.resolve(batch)] == [Lost, Lost, Lost]
+    assert resolver.take_dropped() == 0
 
 
 async def test_a_broken_pre_image_costs_its_own_event_and_is_not_asked_for():

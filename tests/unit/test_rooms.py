@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livedocs.changes.event import DocumentChange, GrantChange, RoomKey
-from livedocs.live.rooms import Membership, Rooms, access_since, held_throughout
+from livedocs.live.rooms import Membership, Rooms, State, access_since, held_throughout
 from livedocs.model import Grant, GrantKey, Role
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -47,11 +47,15 @@ def test_only_what_is_behind_its_position_is_for_a_membership():
     assert wanted.wants(written("50"))
 
 
-def test_a_pending_membership_gets_nothing_and_is_told_nothing():
-    pending = membership()
-    pending.hold_back()
-    assert not pending.wants(written("6"))
-    assert not pending.concerns(granted("6"))
+def test_only_an_active_membership_gets_anything_and_is_told_anything():
+    pending, held_back, ended = Membership(ROOM, "socket", BOTH), membership(), membership()
+    held_back.hold_back()
+    ended.end()
+    ended.hold_back()
+    for one, state in ((pending, State.PENDING), (held_back, State.RESYNCING), (ended, State.ENDED)):
+        assert (one.state, one.active) == (state, False)
+        assert not one.wants(written("6"))
+        assert not one.concerns(granted("6"))
 
 
 def test_only_the_collections_asked_for_are_wanted():
